@@ -1,0 +1,341 @@
+"""The campaign, typed: one model that Snakemake, the command line and the documentation share.
+
+Comes in: the YAML of a campaign. Goes out: `Campaign`, and from it one small settings object per stage that
+holds only what the stage's result depends on; that narrow slice is what the rules pass on, so that an edit of
+one key reruns only what uses it. This module computes nothing and imports neither torch nor pymatgen.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hullforge.errors import ConfigError
+from hullforge.store.structures import NUMBERS
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values don't change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def to_json(self) -> str:
+        """Give the section as canonical JSON, the form in which rules hand it to the command line."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Prototypes(Section):
+    """Which structures are decorated."""
+
+    library: Literal["aflow", "none"] = Field("aflow", description="prototype library: AFLOW's, as pymatgen carries it, or none")
+    folder: Path | None = Field(None, description="folder of structures (CIF, POSCAR, extxyz) to use as prototypes besides the library")
+    max_sites: int = Field(32, ge=1, le=256, description="largest number of sites in the primitive cell")
+    nspecies: tuple[int, ...] = Field((1, 2, 3), description="numbers of different species that a prototype may have")
+    exclude: tuple[str, ...] = Field((), description="protostructure labels or names that are left out")
+    symprec: float = Field(0.01, gt=0, le=0.5, description="tolerance of the symmetry search, angstrom")
+
+
+class Faults(Section):
+    """Planned failures of the engine `emt`, for tests."""
+
+    share: Share = Field(0.0, description="share of calculations that fail at least once, drawn by a hash of their id")
+    kinds: tuple[str, ...] = Field((), description="kinds of failures to draw from; empty: all that the engine knows")
+    seed: int = Field(0, description="seed of the draw")
+
+
+class Engine(Section):
+    """What computes energies."""
+
+    name: Literal["gpaw", "emt"] = Field(description="gpaw: plane-wave DFT; emt: a classical potential for tests and dry runs, not DFT")
+    version: str = Field(description="version the results are labelled with; another installed version is an error")
+    datasets: str = Field("", description="version of the PAW data sets (gpaw-data); empty where there are none")
+    step_time_limit_s: float = Field(3600, gt=0, description="wall-time limit of one step of one calculation, in seconds")
+    memory_limit_mib: float = Field(4000, gt=0, description="memory limit of one calculation, in MiB")
+    faults: Faults = Field(Faults(), description="planned failures (emt only)")
+
+    @model_validator(mode="after")
+    def _only_emt_fails_on_purpose(self) -> Self:
+        if self.faults.share and self.name != "emt":
+            raise ValueError(f"engine.faults: planned failures are for the engine emt, not for {self.name}")
+        return self
+
+
+class Promotion(Section):
+    """Which structures go on from the first functional to the next ones."""
+
+    e_above_hull: float = Field(0.1, ge=0, description="largest distance to the first functional's hull, eV/atom")
+    max_structures: int = Field(1000, ge=0, description="at most this many a round, the lowest first; elemental references always pass")
+
+
+class Include(Section):
+    """A decoration the user wants computed in round 0 whatever the strategy says."""
+
+    prototype: str = Field(description="protostructure label or prototype name")
+    elements: tuple[str, ...] = Field(description="one element per species of the prototype, in the prototype's order")
+
+
+class Bootstrap(Section):
+    """How round 0 is chosen, before any model exists."""
+
+    elements_share: Share = Field(0.5, description="share of the budget for elemental structures")
+    include: tuple[Include, ...] = Field((), description="decorations that are computed in any case")
+
+
+class Strata(Section):
+    """How a screened round's budget is split."""
+
+    exploit: Share = Field(0.7, description="lowest predicted distance to the hull")
+    explore: Share = Field(0.2, description="most uncertain among those that may be near the hull")
+    control: Share = Field(0.1, description="random")
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        if abs(self.exploit + self.explore + self.control - 1) > 1e-9:
+            raise ValueError(f"the strata add up to {self.exploit + self.explore + self.control:g}; they must add up to 1")
+        return self
+
+
+class Round(Section):
+    """One round: how much is computed, in how many batches."""
+
+    budget: int = Field(ge=1, description="number of structures that are computed with the first functional")
+    batches: int = Field(1, ge=1, description="number of jobs that the round's calculations are split into, per functional")
+
+
+class Selection(Section):
+    """How a screened round chooses."""
+
+    strata: Strata = Field(Strata(), description="shares of the budget")
+    max_per_composition: int = Field(3, ge=1, description="at most this many of one reduced composition a round")
+    max_per_prototype: int = Field(1000, ge=1, description="at most this many of one prototype a round")
+
+
+class Screening(Section):
+    """How decorations are scored."""
+
+    shards: int = Field(1, ge=1, description="number of jobs that a round's decorations are split into")
+    keep_per_shard: int = Field(100_000, ge=1, description="most survivors of one shard, the lowest predictions first")
+    e_above_hull_cutoff: float = Field(0.5, description="survivors have predictions below this, eV/atom; control candidates in any case")
+    control_share: Share = Field(0.05, description="share of decorations kept as candidates of the control stratum")
+
+
+class Training(Section):
+    """How the screener is trained."""
+
+    preset: Literal["tiny", "small", "paper"] = Field("tiny", description="size of the network; paper: the published width")
+    ensemble: int = Field(3, ge=1, description="members of the ensemble")
+    epochs: int = Field(200, ge=1, description="most epochs of training")
+    batch_size: int = Field(64, ge=1, description="records per optimisation step")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
+    validation_share: Share = Field(0.1, description="share of records held out, by a hash of their id")
+    max_formation_energy: float = Field(8.0, gt=0, description="records above this are dropped as outliers, eV/atom")
+
+
+class Prerelax(Section):
+    """How geometries are relaxed before DFT."""
+
+    backend: Literal["chgnet", "matgl", "emt", "none"] = Field("chgnet", description="chgnet: its wheel carries weights; matgl: a model folder; emt: tests; none: start from the estimated volume")
+    model: Path | None = Field(None, description="model folder (matgl)")
+    fmax: float = Field(0.05, gt=0, description="limit of the largest force component, eV/angstrom")
+    max_steps: int = Field(100, ge=1, description="most steps of a relaxation")
+    time_limit_s: float = Field(120, gt=0, description="wall-time limit of one relaxation, in seconds")
+    min_volume_ratio: float = Field(0.4, gt=0, lt=1, description="smaller final over starting volume counts as collapsed")
+    max_volume_ratio: float = Field(2.5, gt=1, description="larger final over starting volume counts as exploded")
+
+    @model_validator(mode="after")
+    def _matgl_needs_a_folder(self) -> Self:
+        if self.backend == "matgl":
+            if self.model is None:
+                raise ValueError("prerelax.model: the backend matgl needs a model folder")
+            missing = [name for name in ("model.pt", "state.pt", "model.json") if not (self.model / name).is_file()]
+            if missing:
+                raise ValueError(f"prerelax.model: {self.model} is not a matgl model folder, it lacks {', '.join(missing)}")
+        return self
+
+
+class Release(Section):
+    """What the published data set is called."""
+
+    version: str = Field("2026.1", pattern=r"^\d{4}\.\d+$", description="year and number; text, 2026.10 is not 2026.1: quote it")
+    title: str = Field("A hullforge data set", description="title of the data set")
+    authors: tuple[str, ...] = Field((), description="authors of the data set")
+    license: str = Field("CC-BY-4.0", description="SPDX name of the licence")
+
+
+class Campaign(Section):
+    """A whole campaign."""
+
+    campaign: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="name; results go to <output>/<name>")
+    description: str = Field("", description="what this campaign is for, one sentence")
+    output: Path = Field(Path("results"), description="folder of all results")
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
+    elements: tuple[str, ...] = Field(description="pool of elements")
+    prototypes: Prototypes = Field(Prototypes(), description=Prototypes.__doc__ or "")
+    engine: Engine = Field(description=Engine.__doc__ or "")
+    protocol: str = Field(description="name of a protocol that hullforge carries, or path of a protocol file")
+    functionals: tuple[str, ...] = Field(("PBE", "PBEsol", "SCAN"), description="functionals in order; the first decides what goes on to the others")
+    promotion: Promotion = Field(Promotion(), description=Promotion.__doc__ or "")
+    rounds: tuple[Round, ...] = Field(description="the rounds, from the bootstrap on")
+    bootstrap: Bootstrap = Field(Bootstrap(), description=Bootstrap.__doc__ or "")
+    screening: Screening = Field(Screening(), description=Screening.__doc__ or "")
+    training: Training = Field(Training(), description=Training.__doc__ or "")
+    selection: Selection = Field(Selection(), description=Selection.__doc__ or "")
+    prerelax: Prerelax = Field(Prerelax(), description=Prerelax.__doc__ or "")
+    release: Release = Field(Release(), description=Release.__doc__ or "")
+
+    @field_validator("elements")
+    @classmethod
+    def _known_elements(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [symbol for symbol in value if symbol not in NUMBERS or symbol == "X"]
+        if unknown:
+            raise ValueError(f"unknown element {', '.join(map(repr, unknown))}; chemical symbols such as Li or Mg are allowed")
+        if not value:
+            raise ValueError("the pool of elements is empty")
+        if len(set(value)) != len(value):
+            raise ValueError("an element is named twice")
+        # One order, so that the ranks of decorations do not depend on how the list was typed.
+        return tuple(sorted(value, key=lambda symbol: NUMBERS[symbol]))
+
+    @field_validator("rounds")
+    @classmethod
+    def _at_least_one_round(cls, value: tuple[Round, ...]) -> tuple[Round, ...]:
+        if not value:
+            raise ValueError("a campaign needs at least one round")
+        return value
+
+    @field_validator("functionals")
+    @classmethod
+    def _distinct_functionals(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("at least one functional, each once")
+        return value
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the campaign's results."""
+        return self.output / self.campaign
+
+
+class PrototypesSettings(Section):
+    """What the table of prototypes depends on."""
+
+    prototypes: Prototypes
+
+
+class ScreenSettings(Section):
+    """What the scoring of a shard depends on."""
+
+    elements: tuple[str, ...]
+    screening: Screening
+    seed: int
+
+
+class SelectSettings(Section):
+    """What the selection of a round depends on."""
+
+    round: int
+    budget: int
+    batches: int
+    elements: tuple[str, ...]
+    bootstrap: Bootstrap
+    selection: Selection
+    seed: int
+
+
+class PrerelaxSettings(Section):
+    """What the pre-relaxation of a batch depends on."""
+
+    prerelax: Prerelax
+    seed: int
+
+
+class DftSettings(Section):
+    """What the calculations of a batch depend on; limits of time and memory and planned faults included."""
+
+    source: str
+    round: int
+    functional: str
+    elements: tuple[str, ...]
+    engine: Engine
+    protocol: dict[str, Any]
+
+
+class PromotionSettings(Section):
+    """What the promotion depends on."""
+
+    promotion: Promotion
+    round: int
+    batches: int
+
+
+class TrainSettings(Section):
+    """What the training of the screener depends on."""
+
+    training: Training
+    elements: tuple[str, ...]
+    seed: int
+
+
+def load(data: dict[str, Any] | str | Path) -> Campaign:
+    """Read a campaign from a mapping or a YAML file.
+
+    Raises `ConfigError` naming the file, each offending key, what was found and what is allowed.
+    """
+    where = "the configuration"
+    if isinstance(data, str | Path):
+        import yaml
+
+        path, where = Path(data), str(data)
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such configuration file")
+        try:
+            data = yaml.safe_load(path.read_text())
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: a mapping of keys to values was expected, found {type(data).__name__}")
+    return validated(Campaign, data, where)
+
+
+def validated(model: type[AnySection], data: dict[str, Any], where: str) -> AnySection:
+    """Validate `data` as `model`; raises `ConfigError` with one line per offending key."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{where}: {_explain(model, problem)}" for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    """One sentence about one problem: the key, what was found, what is allowed."""
+    key = ".".join(str(part) for part in problem["loc"]) or "(whole)"
+    if problem["type"] == "extra_forbidden":
+        allowed = _keys_at(model, problem["loc"][:-1])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        return f"unknown key '{key}'{hint} Allowed here: {', '.join(allowed)}"
+    if problem["type"] == "missing":
+        return f"key '{key}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
+    return f"key '{key}': {message}{found}"
+
+
+def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Names of the keys that the model allows at `path`."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        inner = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if inner is None:
+            return []
+        model = inner
+    return sorted(model.model_fields)

@@ -1,0 +1,341 @@
+"""Every column of every table: its type, its unit and its meaning, in one place.
+
+Tables are written and read only through `hullforge.store.tables`, which takes its Arrow schemas from here;
+the data dictionary and the data cards are printed from here too. Names follow OPTIMADE where it has one.
+Units: eV, angstrom, eV/angstrom, eV/angstrom^3 (stress with ASE's sign: positive under tension), Bohr magneton.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+#: Raised whenever a column changes its meaning or disappears; a reader refuses what is newer than itself.
+SCHEMA_VERSION = 1
+
+STR = pa.string()
+BOOL = pa.bool_()
+I8, I16, I32, I64, U8, U16 = pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16()
+F64 = pa.float64()
+VEC3 = pa.list_(F64, 3)
+CELL = pa.list_(F64, 9)
+VOIGT = pa.list_(F64, 6)
+PBC = pa.list_(BOOL, 3)
+
+
+def many(of: pa.DataType) -> pa.DataType:
+    """Give the type of a list of any length."""
+    return pa.list_(of)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `unit` is empty for what has none; `null` says when the value is absent ('' = never)."""
+
+    name: str
+    type: pa.DataType
+    description: str
+    unit: str = ""
+    null: str = ""
+
+    def field(self) -> pa.Field:
+        """Give the Arrow field, with unit and description as metadata."""
+        metadata = {"description": self.description}
+        if self.unit:
+            metadata["unit"] = self.unit
+        if self.null:
+            metadata["null"] = self.null
+        return pa.field(self.name, self.type, nullable=bool(self.null), metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its columns and the columns whose order its rows are sorted by."""
+
+    name: str
+    description: str
+    sort_by: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    def arrow(self) -> pa.Schema:
+        """Give the Arrow schema, with the schema's version as metadata."""
+        metadata = {"hullforge.table": self.name, "hullforge.schema_version": str(SCHEMA_VERSION)}
+        return pa.schema([column.field() for column in self.columns], metadata=metadata)
+
+
+def C(name: str, type: pa.DataType, description: str, unit: str = "", null: str = "") -> Column:  # noqa: N802, A002
+    return Column(name, type, description, unit, null)
+
+
+PROTOTYPE_ID = C("prototype_id", STR, "id of the prototype: protostructure label and a hash of its shell graph")
+CANDIDATE_ID = C("candidate_id", STR, "id of the candidate: prototype and elements")
+ROUND = C("round", I16, "round of the campaign, from 0")
+BATCH = C("batch", I32, "batch within the round, from 0")
+FUNCTIONAL = C("functional", STR, "exchange-correlation functional: PBE, PBEsol, SCAN, ...")
+THEORY_ID = C("theory_id", STR, "hash of everything that fixes the energy; energies of two theories never mix")
+SPECIES = C("species", many(STR), "element on each species of the prototype, in the prototype's order")
+RANK = C("rank", I64, "rank of the decoration among the distinct decorations of its prototype in this element pool")
+
+GEOMETRY = (
+    C("numbers", many(U8), "atomic numbers, one per site"),
+    C("cell", CELL, "lattice vectors, row-major", "angstrom"),
+    C("positions", many(VEC3), "Cartesian positions, one per site", "angstrom"),
+    C("pbc", PBC, "periodic along each lattice vector"),
+)
+DERIVED = (
+    C("nsites", I32, "number of atoms in the cell"),
+    C("volume", F64, "volume of the cell", "angstrom^3"),
+    C("elements", many(STR), "elements present, alphabetical"),
+    C("nelements", I8, "number of elements"),
+    C("chemsys", STR, "elements joined by '-', alphabetical"),
+    C("chemical_formula_reduced", STR, "reduced formula, elements alphabetical, as in OPTIMADE"),
+)
+START = (
+    CANDIDATE_ID, PROTOTYPE_ID, ROUND, BATCH,
+    C("structure_id", STR, "id of the geometry in this row"),
+    *GEOMETRY, *DERIVED,
+)  # fmt: skip
+PREDICTION_NULL = "no screener exists yet, or the row was not chosen by it"
+PREDICTION = (
+    C("predicted_formation_energy_per_atom", F64, "mean of the screener's ensemble", "eV/atom", PREDICTION_NULL),
+    C("predicted_e_above_hull", F64, "prediction against the hull of the round before; negative: below it", "eV/atom", PREDICTION_NULL),
+    C("uncertainty", F64, "standard deviation of the prediction (spread of the ensemble and its own noise)", "eV/atom", PREDICTION_NULL),
+    C("predicted_volume_per_atom", F64, "mean of the screener's ensemble", "angstrom^3/atom", PREDICTION_NULL),
+)  # fmt: skip
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        Table(
+            "prototypes",
+            "what can be decorated: each prototype compiled once, without elements",
+            ("prototype_id",),
+            (
+                PROTOTYPE_ID,
+                C("protostructure", STR, "protostructure label in AFLOW style, species as letters: AB2_cF12_225_a_c"),
+                C("name", STR, "common name: mineral, Strukturbericht or file name"),
+                C("source", STR, "where it comes from: aflow, or the file's name"),
+                C("space_group_it_number", I16, "space group number of the prototype with its own species"),
+                C("symprec", F64, "tolerance of the symmetry search", "angstrom"),
+                C("nsites", I32, "sites in the symmetrised primitive cell"),
+                C("nspecies", I8, "number of species"),
+                C("species_counts", many(I32), "sites of each species in the primitive cell"),
+                C("site_species", many(I8), "species (from 0) of each site"),
+                C("cell", CELL, "lattice vectors of the symmetrised primitive cell, row-major, as in the source", "angstrom"),
+                C("positions", many(VEC3), "Cartesian positions of the sites", "angstrom"),
+                C("pbc", PBC, "periodic along each lattice vector"),
+                C("site_class", many(I16), "class of each site in the 1-WL equitable partition of the shell graph"),
+                C("class_species", many(I8), "species of each class"),
+                C("class_multiplicity", many(I16), "number of sites of each class"),
+                C("edge_source", many(I16), "class at the centre, one per unique edge"),
+                C("edge_target", many(I16), "class of the neighbour, one per unique edge"),
+                C("edge_shell", many(I16), "shell of the neighbour, from 0 (nearest)"),
+                C("edge_weight", many(F64), "number of such neighbours; the shell cut at 24 neighbours counts in part"),
+                C("automorphisms", many(many(I8)), "species permutations that the geometry allows, identity included, sorted"),
+            ),
+        ),
+        Table(
+            "screen",
+            "survivors of the screening of one shard of decorations",
+            ("prototype_id", "rank"),
+            (
+                PROTOTYPE_ID,
+                RANK,
+                SPECIES,
+                CANDIDATE_ID,
+                C("is_control", BOOL, "kept because of a hash of its id, whatever its prediction"),
+                *PREDICTION,
+            ),
+        ),
+        Table(
+            "selection",
+            "what a round computes, and why",
+            ("batch", "candidate_id"),
+            (
+                CANDIDATE_ID,
+                PROTOTYPE_ID,
+                ROUND,
+                BATCH,
+                C("rank", I64, RANK.description),
+                SPECIES,
+                C("chemical_formula_reduced", STR, "reduced formula, elements alphabetical"),
+                C("stratum", STR, "why it was chosen: element, include, coverage, exploit, explore, control"),
+                *PREDICTION,
+            ),
+        ),
+        Table(
+            "prerelax",
+            "starting geometries of a batch after the pre-relaxation",
+            ("candidate_id",),
+            (
+                *START,
+                C("status", STR, "how the pre-relaxation ended"),
+                C("message", STR, "what went wrong, or empty"),
+                C("backend", STR, "potential that was used, with its version"),
+                C("n_steps", I32, "steps taken"),
+                C("volume_ratio", F64, "final over starting volume of the pre-relaxation", "", "the potential gave no usable geometry"),
+                C("energy_per_atom", F64, "energy of the potential: of its own theory, never mixed with DFT", "eV/atom", "the potential gave no usable geometry"),
+            ),
+        ),
+        Table(
+            "promotion",
+            "structures near the first functional's hull, which go on to the next functionals",
+            ("batch", "candidate_id"),
+            (
+                *START,
+                C("parent_calculation_id", STR, "calculation whose final geometry this is"),
+                C("e_above_hull", F64, "distance to the hull that decided", "eV/atom"),
+            ),
+        ),
+        Table(
+            "calculations",
+            "one row per structure and functional with a converged result",
+            ("functional", "nelements", "chemsys", "chemical_formula_reduced", "calculation_id"),
+            (
+                C("calculation_id", STR, "id: theory, candidate and starting geometry"),
+                C("structure_id", STR, "id of the final geometry, the one in this row"),
+                C("parent_structure_id", STR, "id of the starting geometry"),
+                CANDIDATE_ID,
+                PROTOTYPE_ID,
+                ROUND,
+                C("source", STR, "where the calculation comes from: the campaign's name"),
+                FUNCTIONAL,
+                THEORY_ID,
+                C("run_type", STR, "GGA, GGA+U, metaGGA or classical"),
+                C("hubbards", pa.map_(STR, F64), "Hubbard U by element; empty: none", "eV"),
+                C("software", STR, "engine"),
+                C("software_version", STR, "version of the engine"),
+                C("pseudopotentials", many(STR), "PAW data sets or the like, one per element, alphabetical"),
+                C("input_hash", STR, "hash of the first step's input as the engine got it"),
+                C("encut", F64, "plane-wave cutoff", "eV", "the engine has none"),
+                C("kpoints", pa.list_(U16, 3), "Gamma-centred grid of the last step", "", "the engine has none"),
+                C("steps", many(STR), "steps of the protocol that were run, in order"),
+                C("energy", F64, "total energy of the cell at the last step, extrapolated to zero smearing", "eV"),
+                C("energy_per_atom", F64, "energy over number of atoms", "eV/atom"),
+                C("forces", many(VEC3), "forces of the last step", "eV/angstrom", "the last step gives none"),
+                C("stress", VOIGT, "stress of the last step: xx, yy, zz, yz, xz, xy; positive under tension", "eV/angstrom^3", "the last step gives none"),
+                C("max_force", F64, "largest norm of a force", "eV/angstrom", "the last step gives none"),
+                C("max_stress", F64, "largest absolute component of the stress", "eV/angstrom^3", "the last step gives none"),
+                C("magmoms", many(F64), "magnetic moments, one per site", "Bohr magneton", "not spin-polarised"),
+                C("total_magnetization", F64, "magnetic moment of the cell, from a static step", "Bohr magneton", "no static step"),
+                C("band_gap", F64, "indirect band gap on the grid of a static step; 0 for metals", "eV", "no static step"),
+                C("dos_at_fermi", F64, "density of states at the Fermi level of a static step, both spins", "states/eV", "no static step"),
+                C("n_ionic_steps", I32, "ionic steps over all steps of the protocol"),
+                C("n_attempts", I32, "engine runs over all steps, those that failed included"),
+                C("errors", many(STR), "errors met and overcome, 'step:code', in order"),
+                C("corrections", many(STR), "settings changed by the recovery, 'step:setting=value', in order"),
+                C("protocol_drift", many(STR), "corrections that touch the energy; such rows stay out of hulls and training"),
+                *GEOMETRY,
+                *DERIVED,
+            ),
+        ),
+        Table(
+            "frames",
+            "every ionic step of every converged calculation",
+            ("calculation_id", "step"),
+            (
+                C("frame_id", STR, "calculation_id and step"),
+                C("calculation_id", STR, "calculation that the frame belongs to"),
+                FUNCTIONAL,
+                THEORY_ID,
+                C("step", I32, "number of the frame within the calculation, from 0"),
+                C("protocol_step", STR, "step of the protocol: relax1, static, ..."),
+                *GEOMETRY,
+                C("energy", F64, "total energy of the cell, extrapolated to zero smearing", "eV"),
+                C("forces", many(VEC3), "forces, consistent with the free energy", "eV/angstrom", "the step gives none"),
+                C("stress", VOIGT, "stress: xx, yy, zz, yz, xz, xy; positive under tension", "eV/angstrom^3", "the step gives none"),
+                C("magmoms", many(F64), "magnetic moments, one per site", "Bohr magneton", "not spin-polarised"),
+            ),
+        ),
+        Table(
+            "failures",
+            "one row per structure and functional without a converged result",
+            ("functional", "chemsys", "chemical_formula_reduced", "calculation_id"),
+            (
+                C("calculation_id", STR, "id: theory, candidate and starting geometry"),
+                CANDIDATE_ID,
+                PROTOTYPE_ID,
+                ROUND,
+                C("source", STR, "the campaign's name"),
+                FUNCTIONAL,
+                THEORY_ID,
+                C("parent_structure_id", STR, "id of the starting geometry, the one in this row"),
+                C("reason", STR, "code of the failure"),
+                C("protocol_step", STR, "step of the protocol that failed"),
+                C("message", STR, "the engine's own words, shortened"),
+                C("n_attempts", I32, "engine runs over all steps"),
+                C("errors", many(STR), "errors met, 'step:code', in order"),
+                C("corrections", many(STR), "settings changed by the recovery, 'step:setting=value', in order"),
+                C("protocol_drift", many(STR), "corrections that touch the energy"),
+                *GEOMETRY,
+                *DERIVED,
+            ),
+        ),
+        Table(
+            "costs",
+            "what each calculation cost on the machine that ran it; not part of a release, since it never repeats",
+            ("functional", "calculation_id"),
+            (
+                C("calculation_id", STR, "calculation or failure that the cost belongs to"),
+                FUNCTIONAL,
+                ROUND,
+                C("walltime_s", F64, "wall time of all attempts", "s"),
+                C("cpu_time_s", F64, "CPU time of all attempts, children included", "s"),
+                C("max_memory_mib", F64, "largest resident memory", "MiB"),
+            ),
+        ),
+        Table(
+            "hull",
+            "formation energies and distances to the convex hull of one functional, of all rounds so far",
+            ("nelements", "chemsys", "chemical_formula_reduced", "calculation_id"),
+            (
+                C("calculation_id", STR, "calculation that is placed"),
+                C("structure_id", STR, "its final geometry"),
+                CANDIDATE_ID,
+                PROTOTYPE_ID,
+                ROUND,
+                FUNCTIONAL,
+                THEORY_ID,
+                C("correction_scheme", STR, "energy correction applied before the hull; none"),
+                C("hull_version", I16, "round after which the hull was made"),
+                *DERIVED,
+                C("energy_per_atom", F64, "energy that was placed", "eV/atom"),
+                C("formation_energy_per_atom", F64, "against the lowest elemental calculations of the same theory", "eV/atom", "an elemental reference is missing"),
+                C("e_above_hull", F64, "distance to the convex hull", "eV/atom", "an elemental reference is missing"),
+                C("is_on_hull", BOOL, "e_above_hull <= 1e-8 eV/atom"),
+                C("hull_status", STR, "ok or missing_reference"),
+                C("decomposition", many(pa.struct([("calculation_id", STR), ("fraction", F64)])), "stable phases at this composition, fractions of atoms"),
+                C("chemical_potentials", many(F64), "one per element of `elements`, relative to the elemental references", "eV/atom", "an elemental reference is missing"),
+            ),
+        ),
+        Table(
+            "elemental_references",
+            "the lowest elemental calculation of each element, per theory",
+            ("functional", "element"),
+            (
+                C("element", STR, "chemical symbol"),
+                FUNCTIONAL,
+                THEORY_ID,
+                C("calculation_id", STR, "the calculation"),
+                C("structure_id", STR, "its final geometry"),
+                C("energy_per_atom", F64, "its energy", "eV/atom"),
+            ),
+        ),
+        Table(
+            "structures",
+            "one row per distinct final geometry of a release",
+            ("nelements", "chemsys", "chemical_formula_reduced", "structure_id"),
+            (
+                C("structure_id", STR, "id of the geometry"),
+                C("parent_structure_id", STR, "id of the geometry that its calculation started from"),
+                CANDIDATE_ID,
+                PROTOTYPE_ID,
+                ROUND,
+                C("source", STR, "where the structure comes from: the campaign's name"),
+                C("space_group_it_number", I16, "space group of this geometry", "", "the symmetry search failed"),
+                C("symprec", F64, "tolerance of the symmetry search", "angstrom"),
+                *GEOMETRY,
+                *DERIVED,
+            ),
+        ),
+    )
+}  # fmt: skip

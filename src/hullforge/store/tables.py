@@ -1,0 +1,144 @@
+"""Parquet in and out: the only place that writes or reads a table.
+
+Goes in: rows (dicts) or an Arrow table; comes out: a whole file with the schema of `hullforge.store.schema`,
+rows sorted, zstd level 3, byte-stream split on floats, dictionaries on strings only, no clock and no pandas
+metadata, so that the same rows give the same bytes. A half-written file is never seen under its final name.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hullforge.errors import TableError
+from hullforge.store.atomic import atomic_path
+from hullforge.store.schema import SCHEMA_VERSION, TABLES
+
+#: Rows per row group; about 10 MB of frames.
+ROW_GROUP = 16_384
+
+
+def _leaf_paths(name: str, type_: pa.DataType) -> list[tuple[str, pa.DataType]]:
+    """Give the Parquet paths of the primitive leaves below a column."""
+    if pa.types.is_struct(type_):
+        return [leaf for field in type_ for leaf in _leaf_paths(f"{name}.{field.name}", field.type)]
+    if pa.types.is_map(type_):
+        return [
+            *_leaf_paths(f"{name}.key_value.key", type_.key_type),
+            *_leaf_paths(f"{name}.key_value.value", type_.item_type),
+        ]
+    if pa.types.is_list(type_) or pa.types.is_fixed_size_list(type_):
+        return _leaf_paths(f"{name}.list.element", type_.value_type)
+    return [(name, type_)]
+
+
+def from_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Build the table `name` from rows; every column must be present, unknown keys are refused.
+
+    Raises `TableError` naming the column and the row.
+    """
+    schema = TABLES[name].arrow()
+    rows = list(rows)
+    wanted = set(schema.names)
+    for number, row in enumerate(rows):
+        if set(row) != wanted:
+            missing, extra = sorted(wanted - set(row)), sorted(set(row) - wanted)
+            raise TableError(f"table {name}, row {number}: missing columns {missing}, unknown columns {extra}")
+    arrays = []
+    for field in schema:
+        try:
+            arrays.append(pa.array([row[field.name] for row in rows], type=field.type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError, OverflowError) as error:
+            raise TableError(f"table {name}, column {field.name}: {error}") from error
+    return conform(name, pa.Table.from_arrays(arrays, schema=schema))
+
+
+def conform(name: str, table: pa.Table) -> pa.Table:
+    """Give `table` the columns, types, metadata and row order of the table `name`.
+
+    Raises `TableError` when a column is absent, of another type, or null where it must not be.
+    """
+    definition = TABLES[name]
+    schema = definition.arrow()
+    missing = [column for column in schema.names if column not in table.column_names]
+    if missing:
+        raise TableError(f"table {name}: missing columns {missing}")
+    columns = []
+    for field in schema:
+        column = table.column(field.name)
+        if column.null_count and not field.nullable:
+            raise TableError(f"table {name}, column {field.name}: {column.null_count} rows are null, none may be")
+        try:
+            columns.append(column.cast(field.type) if column.type != field.type else column)
+        except pa.ArrowInvalid as error:
+            raise TableError(f"table {name}, column {field.name}: {error}") from error
+    table = pa.Table.from_arrays(columns, schema=schema)
+    if definition.sort_by and table.num_rows > 1:
+        table = table.sort_by([(column, "ascending") for column in definition.sort_by])
+    return table
+
+
+def empty(name: str) -> pa.Table:
+    """Give the table `name` without rows."""
+    return TABLES[name].arrow().empty_table()
+
+
+def write(path: str | Path, name: str, rows: pa.Table | Iterable[Mapping[str, Any]]) -> None:
+    """Write the table `name` to `path`, whole or not at all; the same rows give the same bytes."""
+    table = conform(name, rows) if isinstance(rows, pa.Table) else from_rows(name, rows)
+    leaves = [leaf for field in table.schema for leaf in _leaf_paths(field.name, field.type)]
+    with atomic_path(path) as temporary:
+        pq.write_table(
+            table.combine_chunks(),
+            temporary,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=[leaf for leaf, type_ in leaves if pa.types.is_string(type_)],
+            use_byte_stream_split=[leaf for leaf, type_ in leaves if pa.types.is_floating(type_)],
+            row_group_size=ROW_GROUP,
+            write_statistics=True,
+        )
+
+
+def read(path: str | Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the table `name` from `path`, whole or only `columns`.
+
+    Raises `TableError` when the file is absent, cut short, another table, or of a newer schema.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TableError(f"{path}: no such file; table {name} was expected here")
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata = file.schema_arrow.metadata or {}
+            found = metadata.get(b"hullforge.table", b"?").decode()
+            version = int(metadata.get(b"hullforge.schema_version", b"0"))
+            if version > SCHEMA_VERSION:
+                raise TableError(
+                    f"{path}: written with table schema {version}, this hullforge knows up to {SCHEMA_VERSION};"
+                    " install the newer hullforge that made it"
+                )
+            if found != name:
+                raise TableError(f"{path}: this is the table '{found}', not '{name}'")
+            return file.read(columns=list(columns) if columns is not None else None)
+    except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
+        raise TableError(f"{path}: not a whole Parquet file ({error}); delete it and run again") from error
+
+
+def read_rows(path: str | Path, name: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Read the table `name` as a list of dicts; for tables of at most some 1e5 rows. Maps come as dicts."""
+    table = read(path, name, columns)
+    maps = [field.name for field in table.schema if pa.types.is_map(field.type)]
+    rows = table.to_pylist()
+    for row in rows:
+        for column in maps:
+            row[column] = dict(row[column])
+    return rows
+
+
+def concat(paths: Iterable[str | Path], name: str) -> pa.Table:
+    """Read several files of one table into one, sorted."""
+    tables = [read(path, name) for path in paths]
+    return conform(name, pa.concat_tables(tables)) if tables else empty(name)

@@ -1,0 +1,65 @@
+"""The words that tables use for what happened, each with the sentence that explains it.
+
+Tables store the value (a lower-case word); the report and the data dictionary print the sentence.
+"""
+
+from enum import StrEnum
+
+
+class Described(StrEnum):
+    """A string enum whose members carry a sentence: `MEMBER = "value", "sentence"`."""
+
+    description: str
+
+    def __new__(cls, value: str, description: str) -> "Described":
+        """Make a member from its value and its sentence."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.description = description
+        return member
+
+
+class Stratum(Described):
+    """Why a candidate was chosen for computation."""
+
+    ELEMENT = "element", "an elemental structure, needed as a reference of the hull"
+    INCLUDE = "include", "named in the configuration by the user"
+    COVERAGE = "coverage", "chosen for the diversity of prototypes and compositions, before any model exists"
+    EXPLOIT = "exploit", "among the lowest predicted distances to the hull"
+    EXPLORE = "explore", "the model is uncertain about it"
+    CONTROL = "control", "drawn at random from all candidates, so that hit rates have something to be compared to"
+
+
+class PrerelaxStatus(Described):
+    """How the pre-relaxation of a candidate ended."""
+
+    CONVERGED = "converged", "forces and stress fell below the limits"
+    NOT_CONVERGED = "not_converged", "the limit of steps or time was reached; the last geometry is used"
+    EXPLODED = "exploded", "the volume grew beyond the gate; the start at the estimated volume is used"
+    COLLAPSED = "collapsed", "atoms came too close or the volume fell below the gate; the start is used"
+    FAILED = "failed", "the potential raised an error or gave NaN; the start is used"
+    SKIPPED = "skipped", "no potential is configured; the start at the estimated volume is used"
+
+
+class FailureReason(Described):
+    """Why a calculation has no converged result."""
+
+    SCF_NOT_CONVERGED = "scf_not_converged", "the electronic steps did not converge with any of the allowed settings"
+    IONIC_NOT_CONVERGED = "ionic_not_converged", "forces or stress did not fall below the limits in all continuations"
+    CRASHED = "crashed", "the engine's process ended without a result, repeatedly"
+    OUT_OF_MEMORY = "out_of_memory", "the engine ran out of memory, repeatedly"
+    WALLTIME = "walltime", "the time limit of the step was reached, repeatedly"
+    HUNG = "hung", "the engine gave no sign of life for too long, repeatedly"
+    ATOMS_TOO_CLOSE = "atoms_too_close", "two atoms came closer than the sum of their radii allows"
+    VOLUME_OUT_OF_BOUNDS = "volume_out_of_bounds", "the volume left the allowed range around its start"
+    NOT_A_NUMBER = "not_a_number", "an energy, force or stress was NaN or infinite"
+    MISSING_DATASET = "missing_dataset", "the engine has no PAW data set or parameters for an element"
+    BAD_OUTPUT = "bad_output", "the engine reported success, but its output is incomplete or inconsistent"
+    ENGINE_ERROR = "engine_error", "the engine raised an error that no handler knows"
+
+
+class HullStatus(Described):
+    """Whether a row could be placed relative to the hull."""
+
+    OK = "ok", "formation energy and distance are given"
+    MISSING_REFERENCE = "missing_reference", "an element of the row has no elemental calculation in this theory"
