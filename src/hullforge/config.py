@@ -55,8 +55,6 @@ class Engine(Section):
     name: Literal["gpaw", "emt"] = Field(description="gpaw: plane-wave DFT; emt: a classical potential for tests and dry runs, not DFT")
     version: str = Field(description="version the results are labelled with; another installed version is an error")
     datasets: str = Field("", description="version of the PAW data sets (gpaw-data); empty where there are none")
-    step_time_limit_s: float = Field(3600, gt=0, description="wall-time limit of one step of one calculation, in seconds")
-    memory_limit_mib: float = Field(4000, gt=0, description="memory limit of one calculation, in MiB")
     faults: Faults = Field(Faults(), description="planned failures (emt only)")
 
     @model_validator(mode="after")
@@ -64,6 +62,14 @@ class Engine(Section):
         if self.faults.share and self.name != "emt":
             raise ValueError(f"engine.faults: planned failures are for the engine emt, not for {self.name}")
         return self
+
+
+class Limits(Section):
+    """What a calculation may cost; no result depends on it, so changing it plans nothing."""
+
+    step_time_s: float = Field(3600, gt=0, description="wall-time limit of one attempt at one step, in seconds")
+    silence_s: float = Field(1800, gt=0, description="an engine that writes nothing for so long counts as hung, in seconds")
+    memory_mib: float = Field(4000, gt=0, description="memory limit of one calculation, in MiB")
 
 
 class Promotion(Section):
@@ -178,6 +184,7 @@ class Campaign(Section):
     elements: tuple[str, ...] = Field(description="pool of elements")
     prototypes: Prototypes = Field(Prototypes(), description=Prototypes.__doc__ or "")
     engine: Engine = Field(description=Engine.__doc__ or "")
+    limits: Limits = Field(Limits(), description=Limits.__doc__ or "")
     protocol: str = Field(description="name of a protocol that hullforge carries, or path of a protocol file")
     functionals: tuple[str, ...] = Field(("PBE", "PBEsol", "SCAN"), description="functionals in order; the first decides what goes on to the others")
     promotion: Promotion = Field(Promotion(), description=Promotion.__doc__ or "")
@@ -256,7 +263,7 @@ class PrerelaxSettings(Section):
 
 
 class DftSettings(Section):
-    """What the calculations of a batch depend on; limits of time and memory and planned faults included."""
+    """What the calculations of a batch depend on. `protocol` is a whole `hullforge.dft.protocol.Protocol`."""
 
     source: str
     round: int

@@ -1,0 +1,70 @@
+"""What every engine must be able to say and do; nothing above it knows which engine runs.
+
+An engine turns one step of a protocol into the settings of `StepInput`, names the command that carries the
+step out in a folder, and lists the corrections that recovery may try. VASP, GPAW or a classical potential
+differ only behind this interface.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hullforge.config import Engine as EngineConfig
+from hullforge.dft.protocol import Protocol as DftProtocol
+from hullforge.dft.protocol import Step
+from hullforge.dft.step import Geometry
+from hullforge.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Engine(Protocol):
+    """The interface. All methods are cheap: none imports the code that computes, except `check`."""
+
+    name: str
+    #: Printed in front of every report whose numbers are not DFT; empty for DFT.
+    warning: str
+
+    def check(self, elements: Sequence[str], protocol: DftProtocol, functionals: Sequence[str], config: EngineConfig) -> None:
+        """Raise `EngineError` in one sentence: not installed, other version, no data set, functional it can't do."""
+
+    def run_type(self, functional: str, elements: Sequence[str], protocol: DftProtocol) -> str:
+        """GGA, GGA+U, metaGGA or classical."""
+
+    def hubbards(self, functional: str, elements: Sequence[str], protocol: DftProtocol) -> dict[str, float]:
+        """U by element (eV), for those of `elements` that get one."""
+
+    def pseudopotentials(self, functional: str, elements: Sequence[str], protocol: DftProtocol, config: EngineConfig) -> list[str]:
+        """Name of the data set of each element, alphabetical."""
+
+    def physics(self, functional: str, step: Step, geometry: Geometry, protocol: DftProtocol) -> dict[str, Any]:
+        """Settings that fix the energy, for `StepInput.physics`."""
+
+    def numerics(self, functional: str, step: Step, geometry: Geometry, protocol: DftProtocol) -> dict[str, Any]:
+        """First settings that don't, for `StepInput.numerics`."""
+
+    def ladder(self, code: str) -> list[dict[str, Any]]:
+        """Changes of `numerics` to try one after the other when an attempt ends with `code`, each with a reason in the engine's source."""
+
+    def command(self) -> list[str]:
+        """Argument list of the child process; it is started in the step's folder with OMP_NUM_THREADS=1."""
+
+
+def get(name: str) -> Engine:
+    """Give the engine called `name`; raises `EngineError` when there is none."""
+    factories: Mapping[str, Callable[[], Engine]] = {"gpaw": _gpaw, "emt": _emt}
+    if name not in factories:
+        raise EngineError(f"engine '{name}' is unknown; known are {', '.join(factories)}")
+    return factories[name]()
+
+
+def _gpaw() -> Engine:
+    from hullforge.dft.engines.gpaw import GpawEngine
+
+    return GpawEngine()
+
+
+def _emt() -> Engine:
+    from hullforge.dft.engines.emt import EmtEngine
+
+    return EmtEngine()
