@@ -268,7 +268,6 @@ class DftSettings(Section):
     source: str
     round: int
     functional: str
-    elements: tuple[str, ...]
     engine: Engine
     protocol: dict[str, Any]
 

@@ -62,6 +62,12 @@ class Protocol(Section):
             raise ProtocolError(f"protocol {self.name}: no functional '{name}'; it has {', '.join(self.functionals)}")
         return self.functionals[name]
 
+    def only(self, functional: str) -> dict[str, Any]:
+        """Give the protocol with this functional alone, as JSON-like data: what a batch's result depends on."""
+        data = self.model_dump(mode="json")
+        data["functionals"] = {functional: self.functional(functional).model_dump(mode="json")}
+        return data
+
     def theory(self, functional: str, engine: Engine) -> dict[str, Any]:
         """Everything that fixes the energies of `functional` with `engine`, as JSON-like data.
 

@@ -15,6 +15,8 @@ from hullforge.store import atomic
 STEP_FILE = "step.json"
 FRAMES_FILE = "frames.jsonl"
 RESULT_FILE = "result.json"
+#: Touched by the child process as long as it gets anywhere; its age tells a monitor how long nothing moved.
+HEARTBEAT_FILE = "heartbeat"
 
 
 class _Strict(BaseModel):

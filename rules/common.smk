@@ -1,0 +1,151 @@
+# Paths and input functions of all rules. The only module of the workflow with Python in it; science lives in
+# the hullforge package, and each rule is one call of its command.
+
+import json
+import os
+import re
+
+from snakemake.exceptions import WorkflowError
+
+from hullforge import check
+from hullforge import config as settings
+from hullforge.dft import protocol as protocols
+from hullforge.errors import HullforgeError
+from hullforge.store import runlock, seal
+
+
+def load_campaign():
+    """The campaign, checked; a mistake in it ends here, in one message, before any job."""
+    try:
+        campaign = settings.load(config)
+        check.check_config(campaign)
+        if workflow.is_main_process and not workflow.dryrun:
+            check.check_machine(campaign)
+            seal.claim(campaign.folder, campaign.campaign, len(campaign.rounds))
+            runlock.take_over(campaign.folder)
+    except HullforgeError as error:
+        raise WorkflowError(str(error)) from None
+    return campaign
+
+
+CAMPAIGN = load_campaign()
+PROTOCOL = protocols.load(CAMPAIGN.protocol)
+FOLDER = CAMPAIGN.folder.as_posix()
+WORK = f"{FOLDER}/work"
+ROUNDS = [f"{number:03d}" for number in range(len(CAMPAIGN.rounds))]
+SEALED = [f"{number:03d}" for number in seal.sealed_rounds(CAMPAIGN.folder)]
+# A pattern that nothing matches stands for "no round is open".
+OPEN_ROUNDS = "|".join(r for r in ROUNDS if r not in SEALED) or "none-open"
+FIRST = CAMPAIGN.functionals[0]
+THEORIES = {f: PROTOCOL.theory_id(f, CAMPAIGN.engine) for f in CAMPAIGN.functionals}
+RELEASE = f"{FOLDER}/release/{CAMPAIGN.release.version}/SHA256SUMS"
+BATCH_TABLES = ("calculations", "frames", "failures", "costs")
+
+
+def all_cores():
+    """Every core that Snakemake was given; 1 where it was given none (dry runs, cluster heads)."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return 1
+
+
+def as_json(model, **values):
+    """A stage's settings as JSON: the narrow slice of the config that its result depends on."""
+    return model(**values).to_json()
+
+
+def round_of(wildcards):
+    return CAMPAIGN.rounds[int(wildcards.round)]
+
+
+def before(wildcards):
+    """Folder of the round before."""
+    return f"{FOLDER}/round-{int(wildcards.round) - 1:03d}"
+
+
+def rounds_up_to(wildcards, include_this=True):
+    """Folders of rounds 0 to this one."""
+    return [f"{FOLDER}/round-{number:03d}" for number in range(int(wildcards.round) + include_this)]
+
+
+def shards(wildcards):
+    """Shards that a selection reads: none in round 0, which no screener has seen."""
+    if int(wildcards.round) == 0:
+        return []
+    return [f"{FOLDER}/round-{wildcards.round}/screen/shard-{s}.parquet" for s in range(CAMPAIGN.screening.shards)]
+
+
+def earlier_selections(wildcards):
+    return [f"{folder}/selection.parquet" for folder in rounds_up_to(wildcards, include_this=False)]
+
+
+def calculations_so_far(wildcards):
+    return [f"{folder}/calculations.parquet" for folder in rounds_up_to(wildcards)]
+
+
+def batch_folder(wildcards, functional, batch):
+    return f"{FOLDER}/round-{wildcards.round}/dft/{functional}-{THEORIES[functional]}/batch-{batch}"
+
+
+def dft_starts(wildcards):
+    """What a batch starts from: pre-relaxed structures, promoted ones, or the functional before."""
+    place = CAMPAIGN.functionals.index(wildcards.functional)
+    if place == 0:
+        return f"{FOLDER}/round-{wildcards.round}/prerelax/batch-{wildcards.batch}.parquet"
+    if place == 1:
+        return f"{FOLDER}/round-{wildcards.round}/promotion.parquet"
+    parent = batch_folder(wildcards, CAMPAIGN.functionals[place - 1], wildcards.batch)
+    return f"{parent}/calculations.parquet"
+
+
+def first_batches(wildcards):
+    """Folders of the first functional's batches."""
+    return [batch_folder(wildcards, FIRST, b) for b in range(round_of(wildcards).batches)]
+
+
+def batches(wildcards):
+    """Folders of all batches of all functionals."""
+    return [
+        batch_folder(wildcards, functional, b)
+        for functional in CAMPAIGN.functionals
+        for b in range(round_of(wildcards).batches)
+    ]
+
+
+def batch_tables(wildcards):
+    return [f"{folder}/{table}.parquet" for folder in batches(wildcards) for table in BATCH_TABLES]
+
+
+def first_tables_so_far(wildcards):
+    """Calculations of the first functional: of this round by batch, of earlier rounds from their tables."""
+    this_round = [f"{folder}/calculations.parquet" for folder in first_batches(wildcards)]
+    earlier = [f"{folder}/calculations.parquet" for folder in rounds_up_to(wildcards, include_this=False)]
+    return earlier + this_round
+
+
+def hulls_after(wildcards):
+    """Hull of the round before and of this one, for each functional."""
+    return [f"{folder}/hull/{f}.parquet" for folder in rounds_up_to(wildcards)[-2:] for f in CAMPAIGN.functionals]
+
+
+def round_files(wildcards):
+    """Everything that a sealed round consists of, besides its batches and report."""
+    here = f"{FOLDER}/round-{wildcards.round}"
+    files = [f"{here}/{name}.parquet" for name in ("selection", "calculations", "failures", "costs")]
+    files += [f"{here}/frames/{functional}.parquet" for functional in CAMPAIGN.functionals]
+    files += [f"{here}/hull/{functional}.parquet" for functional in CAMPAIGN.functionals]
+    files += [f"{here}/hull/{functional}-references.parquet" for functional in CAMPAIGN.functionals]
+    files += [f"{here}/screener/model.pt", f"{here}/screener/metrics.json"]
+    files += [f"{here}/prerelax/batch-{b}.parquet" for b in range(round_of(wildcards).batches)]
+    files += shards(wildcards)
+    if len(CAMPAIGN.functionals) > 1:
+        files.append(f"{here}/promotion.parquet")
+    return files
+
+
+def published_config():
+    """The configuration as a release publishes it: nothing about places, limits or how jobs were cut."""
+    return json.dumps(
+        CAMPAIGN.model_dump(mode="json", exclude={"limits": True, "output": True}), sort_keys=True
+    )

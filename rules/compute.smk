@@ -1,0 +1,117 @@
+# DFT, batch by batch, and the tables of a round.
+
+
+rule dft:
+    input:
+        starts=dft_starts,
+    output:
+        expand(
+            f"{FOLDER}/round-{{{{round}}}}/dft/{{{{functional}}}}-{{{{theory}}}}/batch-{{{{batch}}}}/{{table}}.parquet",
+            table=BATCH_TABLES,
+        ),
+        raw=f"{FOLDER}/round-{{round}}/dft/{{functional}}-{{theory}}/batch-{{batch}}/raw.tar.gz",
+    log:
+        f"{FOLDER}/logs/round-{{round}}/dft-{{functional}}-{{theory}}-{{batch}}.log",
+    conda:
+        "../envs/dft.yaml"
+    params:
+        settings=lambda w: as_json(
+            settings.DftSettings,
+            source=CAMPAIGN.campaign,
+            round=int(w.round),
+            functional=w.functional,
+            engine=CAMPAIGN.engine,
+            protocol=PROTOCOL.only(w.functional),
+        ),
+        work=WORK,
+        out=lambda w, output: os.path.dirname(output.raw),
+    threads: all_cores()
+    resources:
+        # Limits are resources: they decide no result, and a change of them plans nothing.
+        step_time_s=CAMPAIGN.limits.step_time_s,
+        silence_s=CAMPAIGN.limits.silence_s,
+        calculation_mib=CAMPAIGN.limits.memory_mib,
+    shell:
+        "hullforge dft --settings {params.settings:q} --starts {input.starts:q} --batch {wildcards.batch}"
+        " --work {params.work:q} --workers {threads} --step-time {resources.step_time_s}"
+        " --silence {resources.silence_s} --memory {resources.calculation_mib} --out {params.out:q} --log {log:q}"
+
+
+# The first functional's hull decides what goes on; it is made from the batches, before the others are computed.
+rule first_hull:
+    input:
+        calculations=first_tables_so_far,
+    output:
+        hull=f"{FOLDER}/round-{{round}}/hull/{FIRST}.parquet",
+        references=f"{FOLDER}/round-{{round}}/hull/{FIRST}-references.parquet",
+    log:
+        f"{FOLDER}/logs/round-{{round}}/hull-{FIRST}.log",
+    conda:
+        "../envs/hullforge.yaml"
+    params:
+        functional=FIRST,
+    shell:
+        "hullforge hull --functional {params.functional:q} --round {wildcards.round} --references {output.references:q}"
+        " --calculations {input.calculations:q} --out {output.hull:q} --log {log:q}"
+
+
+rule promote:
+    input:
+        hull=f"{FOLDER}/round-{{round}}/hull/{FIRST}.parquet",
+        calculations=lambda w: [f"{folder}/calculations.parquet" for folder in first_batches(w)],
+    output:
+        f"{FOLDER}/round-{{round}}/promotion.parquet",
+    log:
+        f"{FOLDER}/logs/round-{{round}}/promote.log",
+    conda:
+        "../envs/hullforge.yaml"
+    params:
+        settings=lambda w: as_json(
+            settings.PromotionSettings,
+            promotion=CAMPAIGN.promotion,
+            round=int(w.round),
+            batches=round_of(w).batches,
+        ),
+    shell:
+        "hullforge promote --settings {params.settings:q} --hull {input.hull:q}"
+        " --calculations {input.calculations:q} --out {output:q} --log {log:q}"
+
+
+rule collect:
+    input:
+        tables=batch_tables,
+    output:
+        calculations=f"{FOLDER}/round-{{round}}/calculations.parquet",
+        failures=f"{FOLDER}/round-{{round}}/failures.parquet",
+        costs=f"{FOLDER}/round-{{round}}/costs.parquet",
+        frames=expand(
+            f"{FOLDER}/round-{{{{round}}}}/frames/{{functional}}.parquet", functional=CAMPAIGN.functionals
+        ),
+    log:
+        f"{FOLDER}/logs/round-{{round}}/collect.log",
+    conda:
+        "../envs/hullforge.yaml"
+    params:
+        batches=batches,
+        functionals=CAMPAIGN.functionals,
+        out=lambda w, output: os.path.dirname(output.calculations),
+    shell:
+        "hullforge collect --batches {params.batches:q} --functionals {params.functionals:q}"
+        " --out {params.out:q} --log {log:q}"
+
+
+rule hull:
+    input:
+        calculations=calculations_so_far,
+    output:
+        hull=f"{FOLDER}/round-{{round}}/hull/{{functional}}.parquet",
+        references=f"{FOLDER}/round-{{round}}/hull/{{functional}}-references.parquet",
+    wildcard_constraints:
+        functional="|".join(CAMPAIGN.functionals[1:]) or "none-left",
+    log:
+        f"{FOLDER}/logs/round-{{round}}/hull-{{functional}}.log",
+    conda:
+        "../envs/hullforge.yaml"
+    shell:
+        "hullforge hull --functional {wildcards.functional:q} --round {wildcards.round}"
+        " --references {output.references:q} --calculations {input.calculations:q} --out {output.hull:q} --log {log:q}"

@@ -1,0 +1,314 @@
+"""The `hullforge` command: the stages that the workflow's rules call, and what a user asks for by hand.
+
+Every stage takes its settings as JSON (`--settings`), its inputs and its outputs as paths, and calls one
+function. Modules are imported inside the commands, so that `hullforge status` starts in a fraction of a second.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hullforge import __version__
+from hullforge.errors import HullforgeError
+
+Command = Callable[[argparse.Namespace], int | None]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; gives the exit code: 0 well, 1 problems found, 2 an error of input or machine."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    _start_logging(getattr(arguments, "log", None))
+    try:
+        return arguments.run(arguments) or 0
+    except HullforgeError as error:
+        logging.getLogger("hullforge").error("%s", error)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _start_logging(log: Path | None) -> None:
+    """Log to the terminal, and to the rule's log file too where there is one."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log, mode="w"))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, format="hullforge: %(message)s", force=True)
+    logging.getLogger("hullforge").setLevel(logging.INFO)
+
+
+# ------------------------------------------------------------------------------------------------ stages
+
+
+def _prototypes(a: argparse.Namespace) -> None:
+    from hullforge.config import PrototypesSettings
+    from hullforge.crystals import prototypes
+
+    prototypes.build(_settings(PrototypesSettings, a), a.out)
+
+
+def _screen(a: argparse.Namespace) -> None:
+    from hullforge.config import ScreenSettings
+    from hullforge.screening import screen
+
+    screen.run(_settings(ScreenSettings, a), a.prototypes, a.screener, a.hull, a.shard, a.out)
+
+
+def _select(a: argparse.Namespace) -> None:
+    from hullforge.config import SelectSettings
+    from hullforge.screening import select
+
+    select.run(_settings(SelectSettings, a), a.prototypes, a.shards, a.earlier, a.out)
+
+
+def _prerelax(a: argparse.Namespace) -> None:
+    from hullforge.config import PrerelaxSettings
+    from hullforge.potentials import prerelax
+
+    prerelax.run(_settings(PrerelaxSettings, a), a.prototypes, a.selection, a.batch, a.out, a.workers)
+
+
+def _dft(a: argparse.Namespace) -> None:
+    from hullforge.config import DftSettings, Limits
+    from hullforge.dft import batch
+
+    limits = Limits(step_time_s=a.step_time, silence_s=a.silence, memory_mib=a.memory)
+    batch.run(_settings(DftSettings, a), a.starts, a.batch, a.work, a.out, a.workers, limits)
+
+
+def _promote(a: argparse.Namespace) -> None:
+    from hullforge.config import PromotionSettings
+    from hullforge.thermo import promote
+
+    promote.run(_settings(PromotionSettings, a), a.hull, a.calculations, a.out)
+
+
+def _collect(a: argparse.Namespace) -> None:
+    from hullforge.dft import collect
+
+    collect.run(a.batches, a.functionals, a.out)
+
+
+def _hull(a: argparse.Namespace) -> None:
+    from hullforge.thermo import place
+
+    place.run(a.functional, a.round, a.calculations, a.out, a.references)
+
+
+def _train(a: argparse.Namespace) -> None:
+    from hullforge.config import TrainSettings
+    from hullforge.screening import train
+
+    train.run(_settings(TrainSettings, a), a.prototypes, a.calculations, a.hull, a.out)
+
+
+def _report(a: argparse.Namespace) -> None:
+    from hullforge.dft.engines import base
+    from hullforge.reports import report
+
+    report.run(a.campaign, base.get(a.engine).warning, a.round, a.rounds, a.functionals, a.out)
+
+
+def _seal(a: argparse.Namespace) -> None:
+    from hullforge.store import seal
+
+    seal.seal(a.round, a.campaign, a.work)
+
+
+def _release(a: argparse.Namespace) -> None:
+    from hullforge.config import Campaign, validated
+    from hullforge.release import build
+
+    build.run(validated(Campaign, json.loads(a.settings), "--settings"), a.rounds, a.out)
+
+
+# ------------------------------------------------------------------------------------------- by hand
+
+
+def _check(a: argparse.Namespace) -> int:
+    from hullforge import check, config
+
+    campaign = config.load(a.config)
+    check.check_config(campaign)
+    check.check_machine(campaign)
+    print(f"{a.config}: campaign '{campaign.campaign}' can run here")
+    return 0
+
+
+def _status(a: argparse.Namespace) -> int:
+    from hullforge import config
+    from hullforge.reports import status
+
+    campaign = config.load(a.config)
+    state = status.status(campaign.folder, campaign)
+    print(json.dumps(state, indent=1, sort_keys=True) if a.json else status.render(state))
+    return 0
+
+
+def _summary(a: argparse.Namespace) -> int:
+    from hullforge import config
+    from hullforge.reports import status
+
+    campaign = config.load(a.config)
+    print(status.summary(campaign.folder, campaign))
+    return 0
+
+
+def _verify(a: argparse.Namespace) -> int:
+    from hullforge.release import verify
+
+    problems = verify.verify(a.folder)
+    for problem in problems:
+        print(problem)
+    print(f"{a.folder}: {'verified, no problem found' if not problems else f'{len(problems)} problems'}")
+    return 1 if problems else 0
+
+
+def _schema(a: argparse.Namespace) -> int:
+    from hullforge import documents
+    from hullforge.store import atomic
+
+    text = documents.dictionary() if a.tables else documents.config_schema()
+    if a.out:
+        atomic.write_text(a.out, text)
+    else:
+        print(text, end="")
+    return 0
+
+
+# ------------------------------------------------------------------------------------------- arguments
+
+
+def _settings(model: type[Any], a: argparse.Namespace) -> Any:
+    from hullforge.config import validated
+
+    return validated(model, json.loads(a.settings), "--settings")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hullforge",
+        description="Databases of DFT calculations of crystals, in rounds, as reproducible releases.",
+        epilog="A campaign is run by Snakemake (snakemake --cores); these commands look at one, or are its stages.",
+    )
+    parser.add_argument("--version", action="version", version=f"hullforge {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def user(name: str, run: Command, help_: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=help_,
+            description=f"{help_[0].upper()}{help_[1:]}.",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    def stage(name: str, run: Command, help_: str, *, settings: bool = True) -> argparse.ArgumentParser:
+        sub = user(name, run, help_, f"snakemake --cores 2 --printshellcmds   # prints the calls of hullforge {name}")
+        if settings:
+            sub.add_argument("--settings", required=True, metavar="JSON", help="what the result depends on")
+        sub.add_argument("--log", type=Path, help="file that gets the messages too")
+        return sub
+
+    config = Path("config/config.yaml")
+    sub = user("check", _check, "check a configuration and this machine for it", "hullforge check config/config.yaml")
+    sub.add_argument("config", type=Path, nargs="?", default=config, help="campaign (default: %(default)s)")
+    sub = user("status", _status, "show what is done, running and failed", "hullforge status --json | jq .rounds")
+    sub.add_argument("config", type=Path, nargs="?", default=config, help="campaign (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub = user("summary", _summary, "print what a campaign found", "hullforge summary config/config.yaml")
+    sub.add_argument("config", type=Path, nargs="?", default=config, help="campaign (default: %(default)s)")
+    sub = user(
+        "verify", _verify, "check a release or a campaign's folder", "hullforge verify results/laptop/release/2026.1"
+    )
+    sub.add_argument("folder", type=Path, help="folder of a release, or of a campaign")
+    sub = user("schema", _schema, "print the schema of the configuration or the data dictionary", "hullforge schema")
+    sub.add_argument("--tables", action="store_true", help="the data dictionary of all tables, as Markdown")
+    sub.add_argument("--out", type=Path, help="write to this file instead")
+
+    sub = stage("prototypes", _prototypes, "stage: compile the prototypes")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = stage("screen", _screen, "stage: score one shard of decorations")
+    sub.add_argument("--prototypes", type=Path, required=True)
+    sub.add_argument("--screener", type=Path, required=True, help="folder of the trained screener")
+    sub.add_argument("--hull", type=Path, required=True, help="hull that predictions are measured against")
+    sub.add_argument("--shard", type=int, required=True)
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = stage("select", _select, "stage: choose what a round computes")
+    sub.add_argument("--prototypes", type=Path, required=True)
+    sub.add_argument("--shards", type=Path, nargs="*", default=[], help="screened shards; none in round 0")
+    sub.add_argument("--earlier", type=Path, nargs="*", default=[], help="selections of earlier rounds")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = stage("prerelax", _prerelax, "stage: relax a batch of candidates with a potential")
+    sub.add_argument("--prototypes", type=Path, required=True)
+    sub.add_argument("--selection", type=Path, required=True)
+    sub.add_argument("--batch", type=int, required=True)
+    sub.add_argument("--workers", type=int, default=1, help="relaxations at once")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = stage("dft", _dft, "stage: run one batch of calculations under custodian")
+    sub.add_argument("--starts", type=Path, required=True, help="table of starting geometries")
+    sub.add_argument("--batch", type=int, required=True)
+    sub.add_argument("--work", type=Path, required=True, help="folder of running calculations")
+    sub.add_argument("--workers", type=int, default=1, help="calculations at once, one core each")
+    sub.add_argument("--step-time", type=float, default=3600, metavar="S", help="limit of one step, seconds")
+    sub.add_argument("--silence", type=float, default=1800, metavar="S", help="a silent engine counts as hung after this")
+    sub.add_argument("--memory", type=float, default=4000, metavar="MIB", help="limit of one calculation")
+    sub.add_argument("--out", type=Path, required=True, help="folder of the batch")
+
+    sub = stage("promote", _promote, "stage: choose what goes on to the next functionals")
+    sub.add_argument("--hull", type=Path, required=True)
+    sub.add_argument("--calculations", type=Path, nargs="+", required=True)
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = stage("collect", _collect, "stage: join a round's batches", settings=False)
+    sub.add_argument("--batches", type=Path, nargs="+", required=True, help="folders of batches")
+    sub.add_argument("--functionals", nargs="+", required=True)
+    sub.add_argument("--out", type=Path, required=True, help="folder of the round")
+
+    sub = stage("hull", _hull, "stage: place all calculations of a functional on their convex hull", settings=False)
+    sub.add_argument("--functional", required=True)
+    sub.add_argument("--round", type=int, required=True)
+    sub.add_argument("--calculations", type=Path, nargs="+", required=True)
+    sub.add_argument("--references", type=Path, required=True, help="elemental references, written too")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = stage("train", _train, "stage: train the screener on all rounds so far")
+    sub.add_argument("--prototypes", type=Path, required=True)
+    sub.add_argument("--calculations", type=Path, nargs="+", required=True)
+    sub.add_argument("--hull", type=Path, required=True)
+    sub.add_argument("--out", type=Path, required=True, help="folder of the screener")
+
+    sub = stage("report", _report, "stage: write the report of a round", settings=False)
+    sub.add_argument("--campaign", required=True)
+    sub.add_argument("--engine", required=True)
+    sub.add_argument("--round", type=int, required=True)
+    sub.add_argument("--rounds", type=Path, nargs="+", required=True, help="folders of rounds 0 to this one")
+    sub.add_argument("--functionals", nargs="+", required=True)
+    sub.add_argument("--out", type=Path, required=True, help="folder of the report")
+
+    sub = stage("seal", _seal, "stage: close a round and sweep its work folders", settings=False)
+    sub.add_argument("--round", type=Path, required=True, help="folder of the round")
+    sub.add_argument("--campaign", type=Path, required=True)
+    sub.add_argument("--work", type=Path, required=True)
+
+    sub = stage("release", _release, "stage: publish the sealed rounds")
+    sub.add_argument("--rounds", type=Path, nargs="+", required=True, help="folders of all rounds")
+    sub.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""The screener: an ensemble of networks with its units, its calibration and its file.
+
+Comes in: decorations of prototypes. Goes out: formation energies, uncertainties and volumes in eV and angstrom.
+A model file holds the arguments that rebuild the networks beside their weights and is loaded with
+`weights_only`; a file that is cut short, of another format or of another table of elements is refused.
+"""
+
+import io
+import pickle
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hullforge.errors import ModelError
+from hullforge.screening.graphs import Batch, Graph, GraphTable
+from hullforge.screening.network import Arguments, Network
+from hullforge.store.atomic import write_bytes
+from hullforge.store.structures import NUMBERS, SYMBOLS
+
+#: Version of the model file and of the network's equations.
+FORMAT = "hullforge-screener-1"
+#: What an element never seen in training adds to the standard deviation, at least, in eV/atom.
+UNSEEN_ELEMENT = 0.5
+#: Limits of the networks' outputs: log standard deviation (normalised), log volume ratio.
+LOG_STD_LIMITS = (-4.0, 3.0)
+VOLUME_LIMIT = 1.0
+
+
+class UnseenElementWarning(UserWarning):
+    """The screener is asked about elements that its training set does not contain."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What turns the networks' outputs into physical ones."""
+
+    energy_mean: float = 0.0  # eV/atom
+    energy_std: float = 1.0  # eV/atom
+    volume_mean: float = 0.0  # of log(volume / estimated volume)
+    volume_std: float = 0.1
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the screener says about D crystals, each array (D,)."""
+
+    formation_energy_per_atom: np.ndarray  # eV/atom
+    uncertainty: np.ndarray  # standard deviation, eV/atom
+    volume_ratio: np.ndarray  # volume over the estimated volume of the composition
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Let torch use `number` threads and only repeatable algorithms inside the block, and restore both after."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(number)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+
+
+class Screener:
+    """An ensemble that predicts in physical units."""
+
+    def __init__(
+        self,
+        members: Sequence[Network],
+        normalisation: Normalisation,
+        seen: Sequence[str],
+        temperature: float = 1.0,
+    ) -> None:
+        """Put `members`, all of one shape, together; `seen` are the elements of the training set."""
+        self.members = [member.eval() for member in members]
+        self.normalisation = normalisation
+        self.seen = sorted(seen, key=NUMBERS.__getitem__)
+        self.temperature = temperature
+        self._unseen = np.ones(len(SYMBOLS))
+        self._unseen[[NUMBERS[symbol] for symbol in self.seen]] = 0
+        self._unseen[0] = 0
+
+    def warn_about(self, elements: Sequence[str]) -> list[str]:
+        """Warn, loudly, when some of `elements` were never seen in training; give those."""
+        missing = [symbol for symbol in elements if symbol not in self.seen]
+        if missing:
+            warnings.warn(
+                f"the screener has never seen {', '.join(missing)} in training: its predictions for compounds of"
+                " them are guesses, and their uncertainty is enlarged",
+                UnseenElementWarning,
+                stacklevel=2,
+            )
+        return missing
+
+    def predict_shared(self, table: GraphTable, graph: Graph, index: int, species: np.ndarray) -> Prediction:
+        """Predict the decorations `species` (D, nspecies; atomic numbers) of the prototype `index`.
+
+        Compositions are evaluated once each, however many decorations share them.
+        """
+        batch = table.shared(graph, index, species)
+        order = np.argsort(species, axis=1, kind="stable")
+        shares = np.take_along_axis(np.asarray(batch.fractions), order, axis=1)
+        keys = np.concatenate([np.take_along_axis(species, order, axis=1), shares], axis=1)
+        unique, inverse = np.unique(keys, axis=0, return_inverse=True)
+        width = species.shape[1]
+        elements = torch.from_numpy(unique[:, :width].astype(np.int64))
+        fractions = torch.from_numpy(unique[:, width:].astype(np.float32))
+        back = torch.from_numpy(inverse.reshape(-1))
+        return self._predict(batch, lambda member: member.contexts(elements, fractions).index_select(0, back))
+
+    def predict_mixed(self, table: GraphTable, index: np.ndarray, species: np.ndarray) -> Prediction:
+        """Predict one decoration each of the prototypes `index` (G,); `species` (G, S) padded with 0."""
+        return self._predict(table.mixed(index, species), lambda _: None)
+
+    def _predict(self, batch: Batch, contexts: Callable[[Network], torch.Tensor | None]) -> Prediction:
+        """Combine the members: their mean, and their spread and mean own variance times the temperature."""
+        scale = self.normalisation
+        means, variances, ratios = [], [], []
+        with torch.inference_mode():
+            for member in self.members:
+                mean, log_std, volume = (x.reshape(-1).double() for x in member(batch, contexts(member)))
+                means.append(mean)
+                variances.append(torch.exp(2 * log_std.clamp(*LOG_STD_LIMITS)))
+                ratios.append(volume * scale.volume_std + scale.volume_mean)
+        energies = torch.stack(means)
+        variance = energies.var(0, unbiased=False) + torch.stack(variances).mean(0)
+        std = variance.sqrt().numpy() * scale.energy_std * self.temperature
+        unseen = self._unseen[batch.species.numpy()].sum(axis=1)
+        penalty = max(UNSEEN_ELEMENT, scale.energy_std)
+        return Prediction(
+            energies.mean(0).numpy() * scale.energy_std + scale.energy_mean,
+            np.sqrt(std**2 + unseen * penalty**2),
+            np.exp(torch.stack(ratios).mean(0).clamp(-VOLUME_LIMIT, VOLUME_LIMIT).numpy()),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file, whole or not at all; the same screener gives the same bytes."""
+        content = {
+            "format": FORMAT,
+            "arguments": asdict(self.members[0].arguments),
+            "element_table": list(SYMBOLS),
+            "ensemble": [dict(member.state_dict()) for member in self.members],
+            "normalisation": asdict(self.normalisation),
+            "seen_elements": list(self.seen),
+            "temperature": float(self.temperature),
+        }
+        # Saved to memory: torch puts the name of a file it opens itself into the archive.
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_bytes(path, buffer.getvalue())
+
+
+def load(path: str | Path) -> Screener:
+    """Read a model file. Raises `ModelError` when it is absent, cut short, or of another format or element table."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file; the round before has not been trained")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{path}: not a whole model file ({reason}); delete it and train again") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise ModelError(f"{path}: the model has the format {found!r}, this hullforge reads {FORMAT!r}; train again")
+    if content.get("element_table") != list(SYMBOLS):
+        raise ModelError(f"{path}: the model was trained with another table of elements; train again")
+    try:
+        arguments = content["arguments"]
+        shape = Arguments(**{**arguments, "readout": tuple(arguments["readout"])})
+        members = []
+        for state in content["ensemble"]:
+            member = Network(shape)
+            member.load_state_dict(state)
+            members.append(member)
+        if not members:
+            raise ValueError("no members")
+        return Screener(
+            members, Normalisation(**content["normalisation"]), content["seen_elements"], content["temperature"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ModelError(f"{path}: weights and arguments of the model do not match ({error}); train again") from error

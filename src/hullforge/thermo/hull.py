@@ -1,0 +1,403 @@
+"""The exact convex hull of formation energies over compositions, for millions of entries.
+
+Comes in: compositions and formation energies per atom. Goes out: each entry's distance to the hull, its
+decomposition and chemical potentials, and distances of any further compositions (`ConvexHull.query`).
+Never fitted, never approximate: each value carries its proof, a plane through the decomposition's phases that
+lies below all entries (`hullforge.thermo.simplex`), so an error above 1e-12 eV/atom can't go unnoticed.
+
+The hull of a chemical system's subsystem is a face of the system's hull. Systems are therefore done by number of
+elements, and of a subsystem only the vertices go on; those of all subsystems of all systems of one size are
+found by binary search on packed keys, without a loop over systems.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hullforge.errors import TableError
+from hullforge.thermo.simplex import Floats, Ints, lowest_mixtures
+
+#: Entries this close to the hull count as on it, eV/atom.
+ON_HULL = 1e-8
+#: Distances smaller than this are rounding errors and become 0, eV/atom.
+ROUND_OFF = 1e-12
+#: Compositions that agree to this are one composition.
+RESOLUTION = 1e-10
+#: Decompositions leave out phases with a smaller share.
+SMALLEST_SHARE = 1e-9
+
+_PACKED = 8  # so many element numbers fit, one byte each, in a 64-bit key
+_SYSTEMS_AT_ONCE = 20_000
+_NUMBERS_AT_ONCE = 400_000  # numbers in the candidates of one batch of programs: about a core's cache
+
+
+@dataclass(frozen=True)
+class _Compositions:
+    """Distinct compositions of k elements, sorted by system and fractions; and the rows that have them."""
+
+    rows: Ints  # (n,) rows of the caller
+    inverse: Ints  # (n,) composition of each of these rows
+    lowest: Ints  # (u,) row with the lowest energy of each composition
+    systems: Ints  # (S, k) element numbers, ascending
+    system_of: Ints  # (u,)
+    fractions: Floats  # (u, k)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The phases with k elements that others may decompose into, sorted by system."""
+
+    systems: Ints  # (S, k)
+    keys: NDArray[np.uint64]  # (S,) packed systems, ascending; empty where k is too large to pack
+    start: Ints  # (S + 1,) where each system's phases begin
+    fractions: Floats  # (n, k)
+    energies: Floats  # (n,) eV/atom
+    rows: Ints  # (n,) entry that each phase is
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """The lowest mixtures at distinct compositions of k elements."""
+
+    compositions: _Compositions
+    energy: Floats  # (u,) eV/atom
+    potentials: Floats  # (u, k) eV/atom
+    phases: Ints  # (u, k) entries that mix
+    weights: Floats  # (u, k)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """All N entries relative to the hull.
+
+    `e_above_hull` (N,): distances in eV/atom, NaN where an element of the entry has no elemental entry;
+    `is_on_hull` (N,): `e_above_hull <= 1e-8`.
+    """
+
+    e_above_hull: Floats
+    is_on_hull: NDArray[np.bool_]
+    _ids: Sequence[str]
+    _nelements: int
+    _solved: tuple[_Solved, ...]
+
+    @cached_property
+    def decomposition(self) -> list[list[tuple[str, float]]]:
+        """For each entry the stable phases at its composition, `(id, fraction of atoms)`, largest share first."""
+        out: list[list[tuple[str, float]]] = [[] for _ in self.e_above_hull]
+        for solved in self._solved:
+            texts = [
+                sorted(
+                    ((self._ids[p], w) for p, w in zip(phases, weights, strict=True) if w > SMALLEST_SHARE),
+                    key=lambda pair: (-pair[1], pair[0]),
+                )
+                for phases, weights in zip(solved.phases.tolist(), solved.weights.tolist(), strict=True)
+            ]
+            for row, which in zip(
+                solved.compositions.rows.tolist(), solved.compositions.inverse.tolist(), strict=True
+            ):
+                out[row] = texts[which]
+        return out
+
+    @cached_property
+    def chemical_potentials(self) -> Floats:
+        """Chemical potentials (N, E), eV/atom relative to the elements; NaN for elements that an entry lacks.
+
+        They are the proof: their mean over an entry's composition is the hull's energy there, and over any other
+        entry's composition is nowhere above that entry's energy.
+        """
+        out = np.full((len(self.e_above_hull), self._nelements), np.nan)
+        for solved in self._solved:
+            c = solved.compositions
+            out[c.rows[:, None], c.systems[c.system_of][c.inverse]] = solved.potentials[c.inverse]
+        return out
+
+
+class ConvexHull:
+    """A convex hull: made once from entries, then asked about them (`place`) or about others (`query`)."""
+
+    def __init__(self, elements: Sequence[str]) -> None:
+        if len(set(elements)) != len(elements) or len(elements) > 255:
+            raise TableError("a hull needs at most 255 elements, each named once")
+        self.elements = tuple(elements)
+        #: (E,) whether each element has an elemental entry; without it, its compounds can't be placed.
+        self.has_reference = np.zeros(len(elements), dtype=bool)
+        self._reference_rows = np.full(len(elements), -1)
+        self._levels: dict[int, _Level] = {}
+        self._placement = Placement(np.zeros(0), np.zeros(0, dtype=bool), (), len(elements), ())
+
+    @classmethod
+    def from_formation_energies(
+        cls,
+        elements: Sequence[str],
+        fractions: ArrayLike,
+        formation_energy_per_atom: ArrayLike,
+        ids: Sequence[str],
+    ) -> "ConvexHull":
+        """Make the hull of N entries over E elements.
+
+        `fractions` (N, E): atomic fractions; `formation_energy_per_atom` (N,): eV/atom against the lowest entry of
+        each element, which therefore has 0; `ids` (N,). Of entries with one composition the lowest counts, of
+        equally low ones the smallest id. The order of the rows changes nothing.
+
+        Raises `TableError` for fractions that don't add up, energies that aren't finite, ids that repeat, and
+        elements whose lowest entry isn't at 0.
+        """
+        hull = cls(elements)
+        energies = np.asarray(formation_energy_per_atom, dtype=float).ravel()
+        x = _checked(fractions, len(hull.elements), ids)
+        if len(energies) != len(x) or len(ids) != len(x):
+            raise TableError(
+                f"{len(x)} compositions, {len(energies)} energies and {len(ids)} ids: one of each per entry"
+            )
+        if not np.isfinite(energies).all():
+            raise TableError(
+                f"entry {ids[int(np.argmin(np.isfinite(energies)))]}: the formation energy is not finite"
+            )
+        if len(set(ids)) != len(ids):
+            raise TableError("ids repeat: each entry needs its own")
+        hull._build(x, energies, ids)
+        return hull
+
+    @property
+    def vertices(self) -> list[int]:
+        """Rows of the entries that others may decompose into, elemental references first."""
+        compounds = [level.rows for _, level in sorted(self._levels.items())]
+        return [int(row) for rows in (self._reference_rows[self.has_reference], *compounds) for row in rows]
+
+    def place(self) -> Placement:
+        """Give the entries' distances to the hull, decompositions and chemical potentials, in their order."""
+        return self._placement
+
+    def query(self, fractions: ArrayLike, formation_energy_per_atom: ArrayLike) -> Floats:
+        """Distances (M,) in eV/atom of further entries to this hull, which they don't change.
+
+        `fractions` (M, E) in the order of `elements`, `formation_energy_per_atom` (M,) in eV/atom. Negative: the
+        entry lies below the hull and would lower it. NaN: an element has no elemental entry, or the energy is NaN.
+        """
+        energies = np.asarray(formation_energy_per_atom, dtype=float).ravel()
+        x = _checked(fractions, len(self.elements), None)
+        if len(energies) != len(x):
+            raise TableError(
+                f"{len(x)} compositions and {len(energies)} energies: one energy per composition"
+            )
+        out = np.full(len(x), np.nan)
+        for _, compositions in _by_size(x, self.has_reference, None, None):
+            solved = self._solve(compositions)
+            out[compositions.rows] = energies[compositions.rows] - solved.energy[compositions.inverse]
+        return _without_noise(out)
+
+    def _build(self, x: Floats, energies: Floats, ids: Sequence[str]) -> None:
+        above = np.full(len(x), np.nan)
+        all_solved = []
+        pure = (x > 0).sum(axis=1) == 1
+        self.has_reference[:] = (x[pure] > 0).any(axis=0)
+        for k, compositions in _by_size(x, self.has_reference, energies, ids):
+            lowest = energies[compositions.lowest]
+            if k == 1:
+                element_of = compositions.systems[compositions.system_of, 0]
+                self._reference_rows[element_of] = compositions.lowest
+                for element, energy in zip(element_of, lowest, strict=True):
+                    if abs(energy) > ON_HULL:
+                        raise TableError(
+                            f"element {self.elements[element]}: its lowest entry has a formation energy of"
+                            f" {energy:g} eV/atom; it is the reference and must have 0"
+                        )
+            else:
+                self._levels[k] = _level(compositions, lowest, lowest < 0)
+            solved = self._solve(compositions)
+            if k > 1:
+                self._levels[k] = _level(
+                    compositions, lowest, (lowest < 0) & (lowest - solved.energy <= ON_HULL)
+                )
+            above[compositions.rows] = energies[compositions.rows] - solved.energy[compositions.inverse]
+            all_solved.append(solved)
+        above = _without_noise(above)
+        self._placement = Placement(above, above <= ON_HULL, ids, len(self.elements), tuple(all_solved))
+
+    def _solve(self, compositions: _Compositions) -> _Solved:
+        """Find the lowest mixture at each composition among the phases known so far."""
+        u, k = compositions.fractions.shape
+        out = _Solved(
+            compositions, np.zeros(u), np.zeros((u, k)), np.zeros((u, k), dtype=np.int64), np.ones((u, k))
+        )
+        if k == 1:
+            out.phases[:] = self._reference_rows[compositions.systems[compositions.system_of]]
+            return out
+        for first in range(0, len(compositions.systems), _SYSTEMS_AT_ONCE):
+            systems = compositions.systems[first : first + _SYSTEMS_AT_ONCE]
+            begin, end = np.searchsorted(compositions.system_of, [first, first + len(systems)])
+            start, phases, costs, rows = self._candidates(systems)
+            system_of = compositions.system_of[begin:end] - first
+            for batch in _batches(np.diff(start)[system_of], k):
+                numbers = np.diff(start)[system_of[batch]]
+                index = start[system_of[batch]][:, None] + np.arange(numbers.max())
+                padding = index >= start[system_of[batch] + 1][:, None]
+                index[padding] = 0
+                cost = costs[index]
+                cost[padding] = np.inf
+                where = begin + batch
+                found = lowest_mixtures(phases[index], cost, compositions.fractions[where])
+                out.energy[where], out.potentials[where] = found.energy, found.potentials
+                out.phases[where] = rows[np.take_along_axis(index, found.basis, axis=1)]
+                out.weights[where] = found.weights
+        return out
+
+    def _candidates(self, systems: Ints) -> tuple[Ints, Floats, Floats, Ints]:
+        """Collect the phases in each of S systems of k elements and in all their subsystems.
+
+        Gives `start` (S + 1,), and of the n phases `fractions` (n, k), `energies` (n,) and `rows` (n,); each
+        system's list begins with its elements in order.
+        """
+        size, k = systems.shape
+        joins = list(self._joins(systems))
+        count = k + sum((number for _, _, _, number in joins), np.zeros(size, dtype=np.int64))
+        start = np.concatenate([[0], np.cumsum(count)])
+        fractions, energies = np.zeros((start[-1], k)), np.zeros(start[-1])
+        rows = np.zeros(start[-1], dtype=np.int64)
+        elemental = start[:-1, None] + np.arange(k)
+        fractions[elemental, np.arange(k)] = 1.0
+        rows[elemental] = self._reference_rows[systems]
+        position = start[:-1] + k
+        for level, places, first, number in joins:
+            offset = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+            source, target = np.repeat(first, number) + offset, np.repeat(position, number) + offset
+            which = (
+                np.asarray(places)
+                if isinstance(places, tuple)
+                else places[np.repeat(np.arange(size), number)]
+            )
+            fractions[target[:, None], which] = level.fractions[source]
+            energies[target], rows[target] = level.energies[source], level.rows[source]
+            position = position + number
+        return start, fractions, energies, rows
+
+    def _joins(self, systems: Ints) -> Iterator[tuple[_Level, Any, Ints, Ints]]:
+        """For each kind of subsystem: its level, its places among the k elements, first phase and number (S,)."""
+        size, k = systems.shape
+        for j, level in sorted(self._levels.items()):
+            if j > k or not len(level.systems):
+                continue
+            if j <= _PACKED and k <= 2 * _PACKED:
+                for places in combinations(range(k), j):
+                    keys = _pack(systems[:, places])
+                    at = np.minimum(np.searchsorted(level.keys, keys), len(level.keys) - 1)
+                    number = np.where(level.keys[at] == keys, level.start[at + 1] - level.start[at], 0)
+                    if number.any():
+                        yield level, places, level.start[at], number
+                continue
+            # Many elements: few such systems exist, and their subsets are too many to be tried one by one.
+            for s, system in enumerate(systems):
+                for at in np.flatnonzero(np.isin(level.systems, system).all(axis=1)):
+                    number = np.zeros(size, dtype=np.int64)
+                    number[s] = level.start[at + 1] - level.start[at]
+                    place = np.searchsorted(system, level.systems[at])
+                    yield level, np.tile(place, (size, 1)), np.full(size, level.start[at]), number
+
+
+def _checked(fractions: ArrayLike, nelements: int, ids: Sequence[str] | None) -> Floats:
+    """Give atomic fractions (N, E) that add up to 1 exactly as far as doubles can."""
+    x = np.asarray(fractions, dtype=float).reshape(-1, nelements)
+    total = x.sum(axis=1)
+    bad = ~((x >= 0).all(axis=1) & (np.abs(total - 1) < 1e-6))
+    if bad.any():
+        row = int(bad.argmax())
+        name = f"row {row}" if ids is None or row >= len(ids) else f"entry {ids[row]}"
+        raise TableError(
+            f"{name}: atomic fractions {x[row].tolist()} are negative, not finite, or don't add up to 1"
+        )
+    x = np.where(x < RESOLUTION, 0.0, x)
+    return np.asarray(x / x.sum(axis=1, keepdims=True))
+
+
+def _without_noise(distances: Floats) -> Floats:
+    return np.where(np.abs(distances) < ROUND_OFF, 0.0, distances)
+
+
+def _pack(systems: Ints) -> NDArray[np.uint64]:
+    """Pack element numbers (S, k), ascending, into keys (S,) that sort like the rows."""
+    keys = np.zeros(len(systems), dtype=np.uint64)
+    for column in systems.T:
+        keys = (keys << np.uint64(8)) | (column.astype(np.uint64) + np.uint64(1))
+    return keys
+
+
+def _by_size(
+    x: Floats, usable: NDArray[np.bool_], energies: Floats | None, ids: Sequence[str] | None
+) -> Iterator[tuple[int, _Compositions]]:
+    """Sort rows (N, E) of usable elements by number of elements k, ascending; equal compositions become one."""
+    present = x > 0
+    sizes = present.sum(axis=1)
+    sizes[(present & ~usable).any(axis=1)] = 0
+    for k in np.unique(sizes[sizes > 0]).tolist():
+        rows = np.flatnonzero(sizes == k)
+        elements = np.nonzero(present[rows])[1].reshape(-1, k)
+        fractions = x[rows[:, None], elements]
+        yield k, _distinct(rows, elements, fractions, None if energies is None else energies[rows], ids)
+
+
+def _distinct(
+    rows: Ints, elements: Ints, fractions: Floats, energies: Floats | None, ids: Sequence[str] | None
+) -> _Compositions:
+    """Find the distinct compositions among n rows, and the entry with the lowest energy and smallest id of each."""
+    n, k = elements.shape
+    grid = np.rint(fractions / RESOLUTION).astype(np.int64)
+    columns = [_pack(elements)] if k <= _PACKED else list(elements.T)
+    if energies is None:
+        energies = np.zeros(n)
+    order = np.lexsort([*fractions.T[::-1], energies, *grid.T[::-1], *columns[::-1]])
+    new_system = np.ones(n, dtype=bool)
+    new_system[1:] = (elements[order][1:] != elements[order][:-1]).any(axis=1)
+    new = new_system.copy()
+    new[1:] |= (grid[order][1:] != grid[order][:-1]).any(axis=1)
+    inverse = np.empty(n, dtype=np.int64)
+    inverse[order] = np.cumsum(new) - 1
+    lowest = order[new]
+    if ids is not None:
+        tied = energies == energies[lowest][inverse]
+        several = np.bincount(inverse[tied], minlength=len(lowest)) > 1
+        for row in np.flatnonzero(tied & several[inverse]).tolist():
+            group = inverse[row]
+            if ids[rows[row]] < ids[rows[lowest[group]]]:
+                lowest[group] = row
+    return _Compositions(
+        rows=rows,
+        inverse=inverse,
+        lowest=rows[lowest],
+        systems=elements[order][new_system],
+        system_of=(np.cumsum(new_system) - 1)[new],
+        fractions=fractions[order][new],
+    )
+
+
+def _level(compositions: _Compositions, energies: Floats, keep: NDArray[np.bool_]) -> _Level:
+    """Make a level of the compositions (u,) with `keep`, whose lowest energies (u,) are given."""
+    used, system_of = np.unique(compositions.system_of[keep], return_inverse=True)
+    systems = compositions.systems[used]
+    k = systems.shape[1]
+    return _Level(
+        systems=systems,
+        keys=_pack(systems) if k <= _PACKED else np.zeros(0, dtype=np.uint64),
+        start=np.concatenate([[0], np.cumsum(np.bincount(system_of, minlength=len(used)))]),
+        fractions=compositions.fractions[keep],
+        energies=energies[keep],
+        rows=compositions.lowest[keep],
+    )
+
+
+def _batches(numbers: Ints, k: int) -> Iterator[Ints]:
+    """Split programs into batches with similar numbers (n,) of candidates, so that little is padded."""
+    order = np.argsort(numbers, kind="stable")
+    ordered = numbers[order]
+    first = 0
+    while first < len(order):
+        similar = int(np.searchsorted(ordered, ordered[first] * 5 // 4 + 2, side="right"))
+        while first < similar:
+            # The batch's largest program is its last; the guess from the first is at most a quarter too small.
+            last = min(similar, first + max(1, _NUMBERS_AT_ONCE // int(ordered[first] * k)))
+            yield order[first:last]
+            first = last
