@@ -93,7 +93,9 @@ def _promote(a: argparse.Namespace) -> None:
 def _collect(a: argparse.Namespace) -> None:
     from hullforge.dft import collect
 
-    collect.run(a.batches, a.functionals, a.out)
+    frames = {functional: a.out / "frames" / f"{functional}.parquet" for functional in a.functionals}
+    names = {name: a.out / f"{name}.parquet" for name in ("calculations", "failures", "costs")}
+    collect.run(a.batches, frames=frames, **names)
 
 
 def _hull(a: argparse.Namespace) -> None:
@@ -117,9 +119,9 @@ def _report(a: argparse.Namespace) -> None:
 
 
 def _seal(a: argparse.Namespace) -> None:
-    from hullforge.store import seal
+    from hullforge.dft import close
 
-    seal.seal(a.round, a.campaign, a.work)
+    close.run(a.round, a.campaign, a.work)
 
 
 def _release(a: argparse.Namespace) -> None:

@@ -106,7 +106,9 @@ def test_the_contract_catches_a_stress_in_gigapascal(potential):
     """A planted factor of 160.2 must not pass the test above."""
     atoms = crystals()[2]
     planted = 160.2 * potential.evaluate([atoms])[0].stress
-    assert not np.allclose(planted, numeric_stress(potential, atoms), atol=2e-4 + 0.02 * np.abs(planted).max())
+    assert not np.allclose(
+        planted, numeric_stress(potential, atoms), atol=2e-4 + 0.02 * np.abs(planted).max()
+    )
 
 
 def test_a_stretched_crystal_is_under_tension():
@@ -181,7 +183,7 @@ def test_a_model_folder_without_its_files_is_refused(tmp_path, matgl_folder):
     settings = Prerelax(backend="matgl", model=matgl_folder)
     incomplete = settings.model_copy(update={"model": tmp_path})
     (tmp_path / "model.json").write_text("{}")
-    with pytest.raises(ModelError, match="lacks model.pt, state.pt"):
+    with pytest.raises(ModelError, match=r"lacks model\.pt, state\.pt"):
         base.check(incomplete, ())
 
 
@@ -201,7 +203,7 @@ def test_broken_model_files_are_refused(tmp_path, matgl_folder):
 
 
 def test_a_missing_package_gives_the_line_that_installs_it(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match=r"pip install 'hullforge\[chgnet\]'"):
         base.check(Prerelax(backend="chgnet"), ("Al",))
 

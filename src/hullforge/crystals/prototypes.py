@@ -6,6 +6,10 @@ as the letters of its protostructure label: species 0 is A, its Wyckoff letters 
 label, and so on; element i of a decoration sits on species i. In 'AB2_cF12_225_a_c' (fluorite) species 0 has
 one site at a and species 1 two at c, so that fluorite is ('Ca', 'F') and Mg2Si is ('Si', 'Mg'). Never decorates,
 never calculates.
+
+An automorphism is an exchange of species that changes neither the label nor the shell graph. Every symmetry
+operation of the undecorated crystal makes one; so does, twice in AFLOW's library (B20 and B_a), a shift of free
+parameters that leaves the order of all shells alone and that a relaxation undoes.
 """
 
 import difflib
@@ -104,7 +108,9 @@ def _as_atoms(structure: Any) -> "Atoms":
     if isinstance(structure, Atoms):
         return structure
     if not structure.is_ordered:
-        raise PrototypeError("a site is shared by several elements or partly empty; a prototype needs whole sites")
+        raise PrototypeError(
+            "a site is shared by several elements or partly empty; a prototype needs whole sites"
+        )
     return Atoms(
         numbers=[site.specie.Z for site in structure],
         cell=structure.lattice.matrix,
@@ -122,11 +128,13 @@ def _compile(atoms: "Atoms", name: str, source: str, symprec: float) -> Prototyp
     graph = shells.shell_graph(atoms.cell.array, atoms.positions, atoms.pbc)
     choices = []
     for order in orders:
-        species_of = {number: species for species, number in enumerate(order)}
-        site_species = np.array([species_of[int(number)] for number in atoms.numbers])
-        choices.append((shells.partition(graph, site_species), site_species))
-    # Where the label leaves the order open the graph decides; equal digests are the same crystal either way.
-    parts, site_species = min(choices, key=lambda choice: choice[0].digest)
+        site_species = _positions_in(order, atoms.numbers)
+        choices.append((shells.partition(graph, site_species), order))
+    # Where the label leaves the order of species open the graph decides. Orders that the graph can't tell
+    # apart either are automorphisms: they must be, or ids would depend on the order of sites in the source.
+    parts, chosen = min(choices, key=lambda choice: (choice[0].digest, choice[1]))
+    equal = [order for part, order in choices if part.digest == parts.digest]
+    site_species = _positions_in(chosen, atoms.numbers)
     sites = np.lexsort((parts.site_class, site_species))
     return Prototype(
         prototype_id=f"{label}-{parts.digest[:8]}",
@@ -149,8 +157,13 @@ def _compile(atoms: "Atoms", name: str, source: str, symprec: float) -> Prototyp
         edge_target=parts.edge_target,
         edge_shell=parts.edge_shell,
         edge_weight=parts.edge_weight,
-        automorphisms=symmetry.automorphisms(atoms, site_species, symprec),
+        automorphisms=tuple(sorted(tuple(order.index(number) for number in chosen) for order in equal)),
     )
+
+
+def _positions_in(order: tuple[int, ...], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the position in `order` of each of `numbers` (N,)."""
+    return np.array([order.index(int(number)) for number in numbers], dtype=np.int64)
 
 
 def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -190,7 +203,9 @@ def collect(settings: PrototypesSettings) -> list[Prototype]:
             compiled.append((entry, prototype))
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
-        raise PrototypeError(f"{wanted.folder}: {len(problems)} unusable structures; mend or remove them:\n{lines}")
+        raise PrototypeError(
+            f"{wanted.folder}: {len(problems)} unusable structures; mend or remove them:\n{lines}"
+        )
     if skipped:
         log.warning("%d library prototypes are left out: %s", len(skipped), "; ".join(skipped))
     _check_exclusions(wanted.exclude, entries, compiled)
@@ -221,7 +236,9 @@ def _keys(entry: sources.Entry, prototype: Prototype) -> set[str]:
 
 
 def _check_exclusions(
-    exclude: Iterable[str], entries: Sequence[sources.Entry], compiled: Sequence[tuple[sources.Entry, Prototype]]
+    exclude: Iterable[str],
+    entries: Sequence[sources.Entry],
+    compiled: Sequence[tuple[sources.Entry, Prototype]],
 ) -> None:
     """Refuse an exclusion that names nothing, most likely a misspelling."""
     known = {key for entry, prototype in compiled for key in _keys(entry, prototype)}

@@ -8,6 +8,7 @@ must already be equal to better than the tolerance.
 """
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +61,7 @@ class Partition:
 def pair_distances(
     cell: Floats, positions: Floats, pbc: NDArray[np.bool_], cutoff: float
 ) -> tuple[Integers, Integers, Floats]:
-    """All ordered pairs (images included, a site with its own images too) closer than `cutoff`.
+    """Find all ordered pairs (images included, a site with its own images too) closer than `cutoff`.
 
     `cell` (3, 3), `positions` (N, 3) and `cutoff` in angstrom. Gives source (P,), target (P,) and distance
     (P,), unsorted. Along axes that are not periodic there are no images, and positions are taken as they are.
@@ -111,7 +112,7 @@ def shell_graph(
         order = np.lexsort((target, distance, source))
         source, target, distance = source[order], target[order], distance[order]
         starts = np.searchsorted(source, np.arange(count + 1))
-        shells = [_shells(distance[a:b], tolerance) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        shells = [_shells(distance[a:b], tolerance) for a, b in itertools.pairwise(starts)]
         if all(_complete(shell, wanted, available) for shell in shells):
             break
         cutoff *= 1.25
@@ -126,11 +127,13 @@ def shell_graph(
         kept.append(start + np.flatnonzero(keep))
         weights.append(share[shell][keep])
     index = np.concatenate(kept)
-    return ShellGraph(count, source[index], target[index], np.concatenate(shells)[index], np.concatenate(weights))
+    return ShellGraph(
+        count, source[index], target[index], np.concatenate(shells)[index], np.concatenate(weights)
+    )
 
 
 def _shells(distances: Floats, tolerance: float) -> Integers:
-    """Number the shells of sorted `distances`, from 0."""
+    """Give the shell, from 0, of each of sorted `distances`."""
     jumps = np.diff(distances) > tolerance * distances[:-1]
     return np.concatenate([[0], np.cumsum(jumps)])[: len(distances)].astype(np.int64)
 
@@ -179,16 +182,20 @@ def partition(graph: ShellGraph, site_species: Integers) -> Partition:
 
 
 def _refine(graph: ShellGraph, colours: list[str]) -> list[str]:
-    """One step of colour refinement."""
+    """Refine colours by one step."""
     environments: list[dict[tuple[int, str], float]] = [{} for _ in range(graph.nsites)]
-    entries = zip(graph.source.tolist(), graph.shell.tolist(), graph.target.tolist(), graph.weight, strict=True)
+    entries = zip(
+        graph.source.tolist(), graph.shell.tolist(), graph.target.tolist(), graph.weight, strict=True
+    )
     for source, shell, target, weight in entries:
         key = (shell, colours[target])
         environments[source][key] = environments[source].get(key, 0.0) + float(weight)
     refined = []
     for colour, environment in zip(colours, environments, strict=True):
         # Sums of equal fractions in another order differ in the last bits; nine digits do not.
-        signature = [[shell, other, f"{weight:.9f}"] for (shell, other), weight in sorted(environment.items())]
+        signature = [
+            [shell, other, f"{weight:.9f}"] for (shell, other), weight in sorted(environment.items())
+        ]
         refined.append(hashlib.sha256(canonical_json([colour, signature]).encode()).hexdigest())
     return refined
 

@@ -70,7 +70,9 @@ def folder(path: Path) -> tuple[list[Entry], list[str]]:
         raise PrototypeError(f"prototypes.folder: {path} is not a folder")
     files = sorted(file for file in path.iterdir() if not any(file.match(pattern) for pattern in IGNORED))
     if not files:
-        raise PrototypeError(f"prototypes.folder: {path} holds no structure; put CIF, POSCAR or extxyz files there")
+        raise PrototypeError(
+            f"prototypes.folder: {path} holds no structure; put CIF, POSCAR or extxyz files there"
+        )
     entries: list[Entry] = []
     problems: list[str] = []
     for file in files:
@@ -88,7 +90,9 @@ def folder(path: Path) -> tuple[list[Entry], list[str]]:
 def _cause(error: Exception) -> str:
     """One line that says what a parser stumbled over."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, PrototypeError) else f"{type(error).__name__}: {text or 'no reason given'}"
+    return (
+        text if isinstance(error, PrototypeError) else f"{type(error).__name__}: {text or 'no reason given'}"
+    )
 
 
 def _read(file: Path) -> Iterator[Any]:
@@ -111,7 +115,9 @@ def _read(file: Path) -> Iterator[Any]:
 
             yield from _not_empty(list(iread(file, index=":", format="extxyz")))
         else:
-            raise PrototypeError(f"'{suffix}' is no structure file; known are .cif, .vasp, POSCAR and .extxyz")
+            raise PrototypeError(
+                f"'{suffix}' is no structure file; known are .cif, .vasp, POSCAR and .extxyz"
+            )
 
 
 def _not_empty(frames: list[Any]) -> list[Any]:

@@ -1,8 +1,7 @@
-"""The symmetry of a prototype: its primitive cell, its label, the order of its species, its automorphisms.
+"""The symmetry of a prototype: its primitive cell, its label, and the orders of species that fit the label.
 
 Comes in: a crystal as `ase.Atoms`, its elements standing for species. Goes out: the symmetrised primitive cell
-(angstrom), the protostructure label with letters for species, and the species permutations that the geometry
-allows. Uses spglib for operations and pymatgen's Wyckoff tables for labels; never changes the shape or scale of
+(angstrom), and the protostructure label with letters for species. Uses spglib for operations and pymatgen's Wyckoff tables for labels; never changes the shape or scale of
 a crystal beyond the symmetry tolerance.
 """
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 def primitive(atoms: "Atoms", symprec: float) -> "Atoms":
@@ -38,7 +36,9 @@ def primitive(atoms: "Atoms", symprec: float) -> "Atoms":
     if not atoms.pbc.any():
         raise PrototypeError("no axis is periodic; a prototype repeats along at least one")
     if abs(np.linalg.det(atoms.cell.array)) < 1e-6:
-        raise PrototypeError("the cell has no volume; give three lattice vectors, also along axes without periodicity")
+        raise PrototypeError(
+            "the cell has no volume; give three lattice vectors, also along axes without periodicity"
+        )
     if not np.isfinite(atoms.positions).all():
         raise PrototypeError("a position is not a number")
     source = atoms if atoms.pbc.all() else _unwrapped(atoms)
@@ -168,7 +168,9 @@ def _wyckoff_parts(atoms: "Atoms", symprec: float) -> tuple[str, int, dict[int, 
         raise PrototypeError(f"no space group is found: {error}") from error
     group = int(dataset.number)
     orbits: dict[int, dict[int, str]] = {}
-    for number, orbit, letter in zip(atoms.numbers, dataset.crystallographic_orbits, dataset.wyckoffs, strict=True):
+    for number, orbit, letter in zip(
+        atoms.numbers, dataset.crystallographic_orbits, dataset.wyckoffs, strict=True
+    ):
         orbits.setdefault(int(number), {})[int(orbit)] = letter
     parts, sites = {}, {}
     from pymatgen.analysis.prototypes import WYCKOFF_MULTIPLICITY_DICT
@@ -178,39 +180,7 @@ def _wyckoff_parts(atoms: "Atoms", symprec: float) -> tuple[str, int, dict[int, 
         parts[number] = "".join(f"{found.count(letter)}{letter}" for letter in sorted(set(found)))
         sites[SYMBOLS[number]] = sum(WYCKOFF_MULTIPLICITY_DICT[str(group)][letter] for letter in found)
     if Composition(sites).reduced_formula != structure.composition.reduced_formula:
-        raise PrototypeError(f"the Wyckoff positions of space group {group} do not add up; change the tolerance")
+        raise PrototypeError(
+            f"the Wyckoff positions of space group {group} do not add up; change the tolerance"
+        )
     return pearson, group, parts
-
-
-def automorphisms(atoms: "Atoms", site_species: Integers, symprec: float) -> tuple[tuple[int, ...], ...]:
-    """Give the species permutations that symmetry operations of the undecorated crystal bring about, sorted.
-
-    `site_species` (N,) is the species of each site. A permutation `p` says that some operation moves every site
-    of species `s` onto a site of species `p[s]`: elements `e` and `e[p]` then give the same crystal. The
-    identity is always among them, and they form a group.
-    """
-    import spglib
-
-    nspecies = int(site_species.max()) + 1
-    identity = tuple(range(nspecies))
-    if nspecies == 1:
-        return (identity,)
-    fractional = atoms.get_scaled_positions(wrap=True)
-    found = _ask(
-        spglib.get_symmetry, (atoms.cell.array, fractional, np.ones(len(atoms), dtype=int)), symprec=symprec
-    )
-    permutations = {identity}
-    for rotation, translation in zip(found["rotations"], found["translations"], strict=True):
-        moved = fractional @ rotation.T + translation
-        difference = moved[:, None, :] - fractional[None, :, :]
-        difference -= np.round(difference)
-        image = np.argmin(np.linalg.norm(difference @ atoms.cell.array, axis=-1), axis=1)
-        onto = {(int(a), int(b)) for a, b in zip(site_species, site_species[image], strict=True)}
-        if len(onto) == nspecies:
-            permutations.add(tuple(b for _, b in sorted(onto)))
-    while True:
-        # Operations found within a tolerance need not close; their group does.
-        products = {tuple(p[q[s]] for s in range(nspecies)) for p in permutations for q in permutations}
-        if products <= permutations:
-            return tuple(sorted(permutations))
-        permutations |= products

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 -- custodian passes the directory, which the run knows
 """One step of one calculation as a custodian job: the engine's process, its attempts, and the eyes on it.
 
 Comes in: a folder with `step.json`, an engine, limits; goes out: the engine's files of the last attempt, those
@@ -5,6 +6,7 @@ of earlier ones under `attempt-<n>.<name>`, and a record of every attempt. What 
 about it is decided in `hullforge.dft.recovery`.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,8 +20,18 @@ from custodian.custodian import Job
 from pydantic import BaseModel, ConfigDict, Field
 
 from hullforge.config import Limits
+from hullforge.dft.engines.ase_driver import PARENT_VARIABLE
 from hullforge.dft.engines.base import Engine
-from hullforge.dft.step import FRAMES_FILE, RESULT_FILE, STEP_FILE, Frame, Geometry, read_input, read_result, write_input
+from hullforge.dft.step import (
+    FRAMES_FILE,
+    RESULT_FILE,
+    STEP_FILE,
+    Frame,
+    Geometry,
+    read_input,
+    read_result,
+    write_input,
+)
 from hullforge.errors import EngineError
 from hullforge.store.journal import Lock
 from hullforge.store.vocabulary import FailureReason
@@ -30,7 +42,7 @@ OUTPUTS = (RESULT_FILE, FRAMES_FILE, STDOUT_FILE, STDERR_FILE)
 MONITORED = (FailureReason.WALLTIME, FailureReason.HUNG, FailureReason.OUT_OF_MEMORY)
 #: Seconds an engine has between the polite and the final signal.
 GRACE_S = 2.0
-THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class StoppedError(Exception):
@@ -50,7 +62,7 @@ class Attempt(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    code: str = Field("", description="a FailureReason; empty when it ended well")
+    code: str = Field(default="", description="a FailureReason; empty when it ended well")
     message: str = ""
     corrections: list[str] = Field(default_factory=list, description="'setting=value' for the next attempt")
     returncode: int | None = None
@@ -160,7 +172,7 @@ class StepRun:
                 self.process = subprocess.Popen(
                     command,
                     cwd=self.folder,
-                    env={**os.environ, **THREADS},
+                    env={**os.environ, **THREADS, PARENT_VARIABLE: str(os.getpid())},
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=err,
@@ -168,7 +180,9 @@ class StepRun:
                     pass_fds=(self.lock.fd,),
                 )
         except (FileNotFoundError, PermissionError) as error:
-            raise EngineError(f"engine {self.engine.name}: '{command[0]}' can't be started: {error.strerror}") from error
+            raise EngineError(
+                f"engine {self.engine.name}: '{command[0]}' can't be started: {error.strerror}"
+            ) from error
         self.lock.note_child(self.process.pid)
         self.running.add(self.process)
         return self.process
@@ -194,7 +208,9 @@ class StepRun:
         result = read_result(self.folder)
         # An engine that left no result is booked as busy all the time.
         attempt.cpu_time_s = result.cpu_time_s if result is not None else attempt.walltime_s
-        attempt.max_memory_mib = max(attempt.max_memory_mib, result.max_memory_mib if result is not None else 0.0)
+        attempt.max_memory_mib = max(
+            attempt.max_memory_mib, result.max_memory_mib if result is not None else 0.0
+        )
 
     def watch(self, code: FailureReason) -> Diagnosis | None:
         """Say whether the running process shows the monitored error `code`."""
@@ -238,7 +254,11 @@ class StepJob(Job):
 
     def as_dict(self) -> dict[str, Any]:
         """Give what custodian.json says about this job."""
-        return {"@module": type(self).__module__, "@class": type(self).__name__, "step": self.step_run.folder.name}
+        return {
+            "@module": type(self).__module__,
+            "@class": type(self).__name__,
+            "step": self.step_run.folder.name,
+        }
 
     @property
     def name(self) -> str:
@@ -264,10 +284,8 @@ def kill(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
     """End a process that leads its own group, and the group: politely first, then for good."""
     if grace_s and process.poll() is None:
         _signal(process.pid, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            pass
     if process.poll() is None:
         _signal(process.pid, signal.SIGKILL)
     process.wait()

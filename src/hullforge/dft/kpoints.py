@@ -34,7 +34,9 @@ def grid(cell: ArrayLike, pbc: Sequence[bool], natoms: int, kpoint_density: floa
     """
     vectors = np.asarray(cell, dtype=float).reshape(3, 3)
     if natoms < 1 or kpoint_density <= 0:
-        raise ValueError(f"a grid needs atoms and a density above zero, found {natoms} and {kpoint_density:g}")
+        raise ValueError(
+            f"a grid needs atoms and a density above zero, found {natoms} and {kpoint_density:g}"
+        )
     if abs(np.linalg.det(vectors)) < 1e-9:
         raise ValueError("the cell has no volume; a k-point grid needs three independent lattice vectors")
     lengths = np.linalg.norm(np.linalg.inv(vectors).T, axis=1)

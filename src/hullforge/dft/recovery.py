@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 -- custodian passes the directory, which the run knows
 """What may be done about a failed attempt at a step: custodian's handlers and validator, and the rules they follow.
 
 Comes in: a `StepRun` (the folder of a step and its attempts so far); goes out: corrections in `step.json` and a
@@ -8,6 +9,7 @@ correction may change numerics, the geometry to go on from, or nothing (a plain 
 import errno
 import re
 import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,10 @@ SLACK = 1e-6
 ENERGY_SLACK = 1e-6
 #: A crash with less free disk than this is the machine's fault, bytes.
 FREE_DISK = 2**20
+#: Exit codes of processes that were told to end from outside.
+OUTSIDE_SIGNALS = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+#: Seconds to wait after such an end for being told the same.
+PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Policy:
     retries: int
     restart: Restart
 
+
+REASONS = {reason.value: reason for reason in FailureReason}
 
 POLICIES: dict[FailureReason, Policy] = {
     # Without another mixer or eigensolver the same electronic steps fail again, so only rungs count.
@@ -74,7 +82,9 @@ def max_stress(stress: Sequence[float], pbc: Sequence[bool] = (True, True, True)
     Components along directions that are not periodic mean nothing and are left out.
     """
     pairs = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
-    return max((abs(value) for value, (i, j) in zip(stress, pairs, strict=True) if pbc[i] and pbc[j]), default=0.0)
+    return max(
+        (abs(value) for value, (i, j) in zip(stress, pairs, strict=True) if pbc[i] and pbc[j]), default=0.0
+    )
 
 
 def exceeds(frame: Frame, fmax: float, smax: float) -> bool:
@@ -84,7 +94,9 @@ def exceeds(frame: Frame, fmax: float, smax: float) -> bool:
     return frame.stress is not None and max_stress(frame.stress, frame.geometry.pbc) > smax * (1 + SLACK)
 
 
-def diagnose(step: StepInput, result: StepResult | None, frames: Sequence[Frame], returncode: int) -> Diagnosis | None:
+def diagnose(
+    step: StepInput, result: StepResult | None, frames: Sequence[Frame], returncode: int
+) -> Diagnosis | None:
     """Say what is wrong with an attempt that has ended, from its outputs; None when it is a good one.
 
     A relaxation is good when forces and stress of its final frame are below the step's limits. A static step is
@@ -93,10 +105,11 @@ def diagnose(step: StepInput, result: StepResult | None, frames: Sequence[Frame]
     if result is None:
         if returncode == 0:
             return Diagnosis(FailureReason.BAD_OUTPUT, "the process ended well but left no whole result")
-        return Diagnosis(FailureReason.CRASHED, f"the process ended with code {returncode} and left no result")
+        return Diagnosis(
+            FailureReason.CRASHED, f"the process ended with code {returncode} and left no result"
+        )
     if result.status == "error":
-        known = {reason.value for reason in FailureReason}
-        code = FailureReason(result.code) if result.code in known else FailureReason.ENGINE_ERROR
+        code = REASONS.get(result.code, FailureReason.ENGINE_ERROR)
         return Diagnosis(code, result.message or result.code)
     bad = _incomplete(step, result, frames)
     if bad:
@@ -107,7 +120,9 @@ def diagnose(step: StepInput, result: StepResult | None, frames: Sequence[Frame]
     if abs(result.final.energy - frames[-1].energy) > ENERGY_SLACK:
         return Diagnosis(FailureReason.BAD_OUTPUT, "the energy is not that of the last ionic step")
     if step.kind == "relax" and exceeds(result.final, step.fmax, step.smax):
-        return Diagnosis(FailureReason.IONIC_NOT_CONVERGED, "forces or stress are above the limits of the step")
+        return Diagnosis(
+            FailureReason.IONIC_NOT_CONVERGED, "forces or stress are above the limits of the step"
+        )
     return None
 
 
@@ -118,7 +133,9 @@ def _incomplete(step: StepInput, result: StepResult, frames: Sequence[Frame]) ->
         return "the result has no final geometry"
     if not frames:
         return "no ionic step was written"
-    if final.geometry.numbers != step.geometry.numbers or len(final.geometry.positions) != len(step.geometry.numbers):
+    if final.geometry.numbers != step.geometry.numbers or len(final.geometry.positions) != len(
+        step.geometry.numbers
+    ):
         return "the final geometry has other atoms than the start"
     if len(final.geometry.cell) != 9:
         return "the final geometry has no cell"
@@ -139,7 +156,14 @@ def _finite(result: StepResult, frames: Sequence[Frame]) -> bool:
 
 
 def _finite_frame(frame: Frame) -> bool:
-    arrays = (frame.energy, frame.forces, frame.stress, frame.geometry.cell, frame.geometry.positions, frame.geometry.magmoms)
+    arrays = (
+        frame.energy,
+        frame.forces,
+        frame.stress,
+        frame.geometry.cell,
+        frame.geometry.positions,
+        frame.geometry.magmoms,
+    )
     return all(array is None or np.isfinite(np.asarray(array, dtype=float)).all() for array in arrays)
 
 
@@ -149,6 +173,9 @@ def look(run: StepRun) -> Diagnosis | None:
     Raises `OSError` (no space) when a process that left no result met a full disk.
     """
     if not run.looked:
+        if run.returncode in OUTSIDE_SIGNALS:
+            # Whoever ends the engine may be ending the whole batch; the runner's own signal is then on its way.
+            run.running.stopped.wait(PATIENCE_S)
         run.check_not_stopped()
         step = read_input(run.folder)
         result = read_result(run.folder)
@@ -210,7 +237,10 @@ class Recovery(ErrorHandler):
         step.geometry = geometry
         step.numerics = {**step.numerics, **changes}
         write_input(run.folder, step)
-        run.attempt.corrections = [f"restart={restart}", *(f"{key}={_plain(value)}" for key, value in changes.items())]
+        run.attempt.corrections = [
+            f"restart={restart}",
+            *(f"{key}={_plain(value)}" for key, value in changes.items()),
+        ]
         return [{"restart": restart, **changes}]
 
     def _restart(self, step: StepInput) -> tuple[Restart, Any]:
@@ -250,9 +280,11 @@ def handlers(run: StepRun) -> list[ErrorHandler]:
 def failure_of(error: CustodianError, run: StepRun) -> Diagnosis:
     """Give the reason behind what custodian raised: the last attempt's error, in our vocabulary."""
     if run.attempt.code:
-        return Diagnosis(FailureReason(run.attempt.code), run.attempt.message)
+        return Diagnosis(REASONS[run.attempt.code], run.attempt.message)
     if isinstance(error, ValidationError):
-        found = look(run) or Diagnosis(FailureReason.BAD_OUTPUT, "the outputs are not those of a converged step")
+        found = look(run) or Diagnosis(
+            FailureReason.BAD_OUTPUT, "the outputs are not those of a converged step"
+        )
     else:
         found = Diagnosis(FailureReason.ENGINE_ERROR, str(error))
     run.attempt.code, run.attempt.message = found.code.value, tidy(found.message, run.folder)

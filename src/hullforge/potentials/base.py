@@ -54,7 +54,9 @@ class Evaluation:
     @property
     def is_finite(self) -> bool:
         """Tell whether energy, forces and stress are free of NaN and infinities."""
-        return bool(np.isfinite(self.energy) and np.isfinite(self.forces).all() and np.isfinite(self.stress).all())
+        return bool(
+            np.isfinite(self.energy) and np.isfinite(self.forces).all() and np.isfinite(self.stress).all()
+        )
 
 
 class Potential:

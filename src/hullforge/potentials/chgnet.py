@@ -35,7 +35,9 @@ def load() -> Potential:
 
         files = sorted((Path(chgnet.__file__).parent / "pretrained" / WEIGHTS).glob("*.tar"))
         if not files:
-            raise ModelError(f"prerelax: the installed chgnet carries no weights {WEIGHTS}; install chgnet 0.4.2")
+            raise ModelError(
+                f"prerelax: the installed chgnet carries no weights {WEIGHTS}; install chgnet 0.4.2"
+            )
         model = CHGNet.load(model_name=WEIGHTS, use_device="cpu", verbose=False)
         calculator = CHGNetCalculator(model, use_device="cpu", on_isolated_atoms="error")
     description = Description(

@@ -26,7 +26,9 @@ def model_folder(settings: Prerelax) -> Path:
         raise ModelError("prerelax.model: the backend matgl needs a model folder")
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
-        raise ModelError(f"prerelax.model: {folder} is not a matgl model folder, it lacks {', '.join(missing)}")
+        raise ModelError(
+            f"prerelax.model: {folder} is not a matgl model folder, it lacks {', '.join(missing)}"
+        )
     return folder
 
 
@@ -69,7 +71,9 @@ def load(folder: Path) -> Potential:
             cause = error.__cause__ or error
             raise ModelError(f"prerelax.model: {folder} can't be loaded: {cause}") from error
     if not getattr(model, "calc_stresses", False):
-        raise ModelError(f"prerelax.model: {folder} gives no stress; save the potential with calc_stresses=True")
+        raise ModelError(
+            f"prerelax.model: {folder} gives no stress; save the potential with calc_stresses=True"
+        )
     metadata = _metadata(folder).get("metadata") or {}
     description = Description(
         name=f"matgl-{type(model.model).__name__}",

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 PLAUSIBLE_VOLUME = (0.4, 2.5)
 
 
-def run(settings: PrerelaxSettings, prototypes: Path, selection: Path, batch: int, out: Path, workers: int) -> None:
+def run(
+    settings: PrerelaxSettings, prototypes: Path, selection: Path, batch: int, out: Path, workers: int
+) -> None:
     """Pre-relax the candidates of `batch` with `workers` processes, and write the table `prerelax` to `out`.
 
     The result does not depend on `workers`. Raises `ModelError` when the potential can't be loaded or lacks an
@@ -40,12 +42,21 @@ def run(settings: PrerelaxSettings, prototypes: Path, selection: Path, batch: in
     selected = [row for row in tables.read_rows(selection, "selection") if row["batch"] == batch]
     elements = sorted({symbol for row in selected for symbol in row["species"]})
     check(settings.prerelax, elements)
-    by_id = {prototype.prototype_id: prototype for prototype in prototype_table.load(prototypes)} if selected else {}
+    by_id = (
+        {prototype.prototype_id: prototype for prototype in prototype_table.load(prototypes)}
+        if selected
+        else {}
+    )
     starts = [_start(by_id[row["prototype_id"]], row) for row in selected]
     if settings.prerelax.backend == "none":
         label, results = "none", [Relaxation(start, PrerelaxStatus.SKIPPED) for start in starts]
     else:
-        with tqdm(total=len(starts), desc=f"prerelax batch {batch}", unit="structure", disable=not sys.stderr.isatty()) as bar:
+        with tqdm(
+            total=len(starts),
+            desc=f"prerelax batch {batch}",
+            unit="structure",
+            disable=not sys.stderr.isatty(),
+        ) as bar:
             label, results = relax_many(
                 settings.prerelax, elements, starts, workers, on_done=lambda _: bar.update()
             )

@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,8 +64,9 @@ def relax(
     The generalised forces are those of ASE's `FrechetCellFilter`: on atoms (eV/angstrom), and on the cell the
     virial over the number of atoms (eV), one limit for both. `start` itself is not changed.
     """
-    from ase.filters import FrechetCellFilter
     from ase.optimize import BFGS
+
+    from hullforge.potentials.cellfilter import CachedCellFilter
 
     atoms = start.copy()
     atoms.info.clear()
@@ -78,7 +79,8 @@ def relax(
         deadline = clock() + settings.time_limit_s
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ASE on large cell steps; the gates judge those
-            optimizer = BFGS(FrechetCellFilter(atoms), logfile=None)
+            cell_and_atoms: Any = CachedCellFilter(atoms)  # ASE takes filters as atoms, its types do not say so
+            optimizer = BFGS(cell_and_atoms, logfile=None)
             for state in optimizer.irun(fmax=settings.fmax, steps=settings.max_steps):
                 n_steps, converged = int(optimizer.nsteps), bool(state)
                 gates.check(atoms)
@@ -89,10 +91,14 @@ def relax(
     except _GateError as gate:
         return Relaxation(start.copy(), gate.status, str(gate), n_steps)
     except Exception as error:  # noqa: BLE001 - whatever a model raises is this structure's failure, not the batch's
-        return Relaxation(start.copy(), PrerelaxStatus.FAILED, f"{type(error).__name__}: {error}"[:300], n_steps)
+        return Relaxation(
+            start.copy(), PrerelaxStatus.FAILED, f"{type(error).__name__}: {error}"[:300], n_steps
+        )
     final = atoms.copy()
     final.set_constraint()
-    message = "" if converged else f"stopped after {n_steps} steps at the limit of {_limit(n_steps, settings)}"
+    message = (
+        "" if converged else f"stopped after {n_steps} steps at the limit of {_limit(n_steps, settings)}"
+    )
     return Relaxation(
         final,
         PrerelaxStatus.CONVERGED if converged else PrerelaxStatus.NOT_CONVERGED,
@@ -149,16 +155,21 @@ class _Gates:
     def _check_volume(self, atoms: "Atoms") -> None:
         ratio = atoms.get_volume() / self.volume
         if ratio > self.settings.max_volume_ratio:
-            raise _GateError(PrerelaxStatus.EXPLODED, f"volume ratio {ratio:.2f} above {self.settings.max_volume_ratio:g}")
+            raise _GateError(
+                PrerelaxStatus.EXPLODED, f"volume ratio {ratio:.2f} above {self.settings.max_volume_ratio:g}"
+            )
         if ratio < self.settings.min_volume_ratio:
-            raise _GateError(PrerelaxStatus.COLLAPSED, f"volume ratio {ratio:.2f} below {self.settings.min_volume_ratio:g}")
+            raise _GateError(
+                PrerelaxStatus.COLLAPSED, f"volume ratio {ratio:.2f} below {self.settings.min_volume_ratio:g}"
+            )
 
     @staticmethod
     def _check_distance(atoms: "Atoms", limit: float) -> None:
         ratio = _distance_ratio(atoms)
         if ratio < limit:
             raise _GateError(
-                PrerelaxStatus.COLLAPSED, f"shortest distance {ratio:.2f} of the sum of radii, below {limit:.2g}"
+                PrerelaxStatus.COLLAPSED,
+                f"shortest distance {ratio:.2f} of the sum of radii, below {limit:.2g}",
             )
 
 

@@ -31,7 +31,14 @@ GRACE_S = 60.0
 #: Importing torch and loading a model may take long on a busy machine, in seconds.
 START_S = 600.0
 THREADS = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+    (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+    ),
+    "1",
 )
 
 
@@ -80,11 +87,13 @@ def relax_many(
             pool.append(_start(settings, elements, target or _work))
 
     try:
-        pool.extend(_start(settings, elements, target or _work) for _ in range(max(1, min(workers, len(starts)))))
+        pool.extend(
+            _start(settings, elements, target or _work) for _ in range(max(1, min(workers, len(starts))))
+        )
         while len(results) < len(starts):
             nearest = min(worker.deadline for worker in pool)
             ready = wait([worker.connection for worker in pool], timeout=max(0.0, nearest - time.monotonic()))
-            for worker in list(pool):
+            for worker in pool.copy():
                 if worker.connection in ready:
                     try:
                         message = worker.connection.recv()

@@ -22,21 +22,27 @@ class ReducedGraph(Protocol):
     @property
     def species_counts(self) -> np.ndarray:
         """Sites of each species (nspecies,)."""
+
     @property
     def class_species(self) -> np.ndarray:
         """Species of each class (C,)."""
+
     @property
     def class_multiplicity(self) -> np.ndarray:
         """Sites of each class (C,)."""
+
     @property
     def edge_source(self) -> np.ndarray:
         """Class at the centre of each unique edge (U,)."""
+
     @property
     def edge_target(self) -> np.ndarray:
         """Class of the neighbour (U,)."""
+
     @property
     def edge_shell(self) -> np.ndarray:
         """Shell of the neighbour, from 0 (U,)."""
+
     @property
     def edge_weight(self) -> np.ndarray:
         """Number of such neighbours per centre (U,)."""
@@ -57,8 +63,13 @@ class Graph:
     def to(self, device: torch.device | str) -> "Graph":
         """Give the same graph on `device`."""
         return Graph(
-            *(x.to(device) for x in (self.source, self.target, self.shell, self.weight, self.member, self.multiplicity)),
-            size=self.size,
+            self.source.to(device),
+            self.target.to(device),
+            self.shell.to(device),
+            self.weight.to(device),
+            self.member.to(device),
+            self.multiplicity.to(device),
+            self.size,
         )
 
 
@@ -89,7 +100,7 @@ class GraphTable:
         """Flatten `prototypes`; raises `ValueError` for more than `SHELLS` shells."""
 
         def flat(name: str, dtype: type) -> np.ndarray:
-            arrays = [np.asarray(getattr(p, name), dtype=dtype) for p in prototypes]
+            arrays: list[np.ndarray] = [np.asarray(getattr(p, name), dtype=dtype) for p in prototypes]
             return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
 
         def lengths(name: str) -> tuple[np.ndarray, np.ndarray]:

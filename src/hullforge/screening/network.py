@@ -12,6 +12,7 @@ log w added to its logit, a class of m sites the pooling with log m. The first l
 concatenation is a sum of linear maps of its parts, so it is computed per class and per shell, not per edge.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -37,14 +38,18 @@ class Arguments:
     layers: int  # rounds of message passing on the crystal
     composition_layers: int  # rounds of message passing on the composition
     readout: tuple[int, ...]  # widths of the residual layers behind the pooling
+    block: int  # decorations that are scored together: as many as a core's cache holds
 
 
 PRESETS: dict[str, Arguments] = {
-    "tiny": Arguments(width=32, shell_width=16, hidden=32, heads=2, layers=2, composition_layers=1, readout=(64, 32)),
-    "small": Arguments(width=64, shell_width=64, hidden=128, heads=3, layers=3, composition_layers=2, readout=(256, 128, 64)),
+    "tiny": Arguments(width=32, shell_width=16, hidden=32, heads=2, layers=2, composition_layers=1, readout=(64, 32),
+        block=128),
+    "small": Arguments(width=64, shell_width=64, hidden=128, heads=3, layers=3, composition_layers=2, readout=(256, 128, 64),
+        block=64),
     "paper": Arguments(
         width=128, shell_width=128, hidden=256, heads=6, layers=5, composition_layers=3,
         readout=(1024, 1024, 512, 512, 256, 256, 128),
+        block=64,
     ),
 }  # fmt: skip
 
@@ -115,32 +120,44 @@ class CrystalLayer(nn.Module):
         return x, shells + self.shell_update(shells)
 
 
+class CompositionLayer(nn.Module):
+    """One round of messages between all elements of a composition, each to each and to itself."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        super().__init__()
+        self.pairs = HeadPairs(arguments.heads, arguments.hidden, arguments.width)
+        self.centre = nn.Linear(arguments.width, self.pairs.inputs)
+        self.other = nn.Linear(arguments.width, self.pairs.inputs, bias=False)
+
+    def forward(self, h: Tensor, fractions: Tensor) -> Tensor:
+        """Update elements `h` (S, K, F) that have the atomic fractions (S, K)."""
+        species = h.shape[0]
+        first = torch.arange(species, device=h.device).repeat_interleave(species)
+        second = torch.arange(species, device=h.device).repeat(species)
+        z = self.centre(h).index_select(0, first) + self.other(h).index_select(0, second)
+        logits, messages = self.pairs(z)
+        return h + attend(logits, messages, fractions.index_select(0, second), first, species)
+
+
 class Composition(nn.Module):
     """Roost: attention on the complete graph of the elements of a composition, weighted by their fractions."""
 
     def __init__(self, arguments: Arguments) -> None:
         super().__init__()
-        width, hidden, heads = arguments.width, arguments.hidden, arguments.heads
         # The fraction takes one feature's place, as in Roost.
-        self.project = nn.Linear(width, width - 1)
-        self.pairs = nn.ModuleList(HeadPairs(heads, hidden, width) for _ in range(arguments.composition_layers))
-        self.centre = nn.ModuleList(nn.Linear(width, pairs.inputs) for pairs in self.pairs)  # type: ignore[arg-type]
-        self.other = nn.ModuleList(nn.Linear(width, pairs.inputs, bias=False) for pairs in self.pairs)  # type: ignore[arg-type]
-        self.pool = HeadPairs(heads, hidden, width)
-        self.pool_input = nn.Linear(width, self.pool.inputs)
+        self.project = nn.Linear(arguments.width, arguments.width - 1)
+        self.layers = nn.ModuleList(CompositionLayer(arguments) for _ in range(arguments.composition_layers))
+        self.pool = HeadPairs(arguments.heads, arguments.hidden, arguments.width)
+        self.pool_input = nn.Linear(arguments.width, self.pool.inputs)
 
     def forward(self, embedded: Tensor, fractions: Tensor) -> Tensor:
         """Map elements (K, S, F) and fractions (K, S), 0 for padding, to contexts (K, F)."""
-        count, species, _ = embedded.shape
-        device = embedded.device
-        h = torch.cat([self.project(embedded), fractions[..., None]], dim=-1).transpose(0, 1)  # (S, K, F)
-        first = torch.arange(species, device=device).repeat_interleave(species)
-        second = torch.arange(species, device=device).repeat(species)
-        for pairs, centre, other in zip(self.pairs, self.centre, self.other, strict=True):
-            z = centre(h).index_select(0, first) + other(h).index_select(0, second)
-            h = h + attend(*pairs(z), fractions.T.index_select(0, second), first, species)
-        zero = torch.zeros(species, dtype=torch.long, device=device)
-        return attend(*self.pool(self.pool_input(h)), fractions.T, zero, 1).view(count, -1)
+        h = torch.cat([self.project(embedded), fractions[..., None]], dim=-1).transpose(0, 1)
+        for layer in self.layers:
+            h = layer(h, fractions.T)
+        logits, values = self.pool(self.pool_input(h))
+        zero = torch.zeros(h.shape[0], dtype=torch.long, device=h.device)
+        return attend(logits, values, fractions.T, zero, 1)[0]
 
 
 class Readout(nn.Module):
@@ -149,9 +166,9 @@ class Readout(nn.Module):
     def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         sizes = (inputs, *widths)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.shortcuts = nn.ModuleList(
-            nn.Identity() if a == b else nn.Linear(a, b, bias=False) for a, b in zip(sizes, sizes[1:], strict=False)
+            nn.Identity() if a == b else nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(sizes)
         )
         self.out = nn.Linear(sizes[-1], 3)
 

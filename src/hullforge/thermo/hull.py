@@ -32,6 +32,7 @@ RESOLUTION = 1e-10
 SMALLEST_SHARE = 1e-9
 
 _PACKED = 8  # so many element numbers fit, one byte each, in a 64-bit key
+_JOINED = 10  # of larger systems the subsets are too many to be tried one by one, and the systems few
 _SYSTEMS_AT_ONCE = 20_000
 _NUMBERS_AT_ONCE = 400_000  # numbers in the candidates of one batch of programs: about a core's cache
 
@@ -282,7 +283,7 @@ class ConvexHull:
         for j, level in sorted(self._levels.items()):
             if j > k or not len(level.systems):
                 continue
-            if j <= _PACKED and k <= 2 * _PACKED:
+            if j <= _PACKED and k <= _JOINED:
                 for places in combinations(range(k), j):
                     keys = _pack(systems[:, places])
                     at = np.minimum(np.searchsorted(level.keys, keys), len(level.keys) - 1)
@@ -290,18 +291,21 @@ class ConvexHull:
                     if number.any():
                         yield level, places, level.start[at], number
                 continue
-            # Many elements: few such systems exist, and their subsets are too many to be tried one by one.
             for s, system in enumerate(systems):
-                for at in np.flatnonzero(np.isin(level.systems, system).all(axis=1)):
+                for found in np.flatnonzero(np.isin(level.systems, system).all(axis=1)).tolist():
                     number = np.zeros(size, dtype=np.int64)
-                    number[s] = level.start[at + 1] - level.start[at]
-                    place = np.searchsorted(system, level.systems[at])
-                    yield level, np.tile(place, (size, 1)), np.full(size, level.start[at]), number
+                    number[s] = level.start[found + 1] - level.start[found]
+                    inside = np.tile(np.searchsorted(system, level.systems[found]), (size, 1))
+                    yield level, inside, np.full(size, level.start[found]), number
 
 
 def _checked(fractions: ArrayLike, nelements: int, ids: Sequence[str] | None) -> Floats:
     """Give atomic fractions (N, E) that add up to 1 exactly as far as doubles can."""
-    x = np.asarray(fractions, dtype=float).reshape(-1, nelements)
+    x = np.asarray(fractions, dtype=float)
+    if not x.size:
+        return np.zeros((0, nelements))
+    if x.ndim != 2 or x.shape[1] != nelements:
+        raise TableError(f"fractions of shape {x.shape} were given; (entries, {nelements}) is expected")
     total = x.sum(axis=1)
     bad = ~((x >= 0).all(axis=1) & (np.abs(total - 1) < 1e-6))
     if bad.any():
@@ -356,7 +360,7 @@ def _distinct(
     new[1:] |= (grid[order][1:] != grid[order][:-1]).any(axis=1)
     inverse = np.empty(n, dtype=np.int64)
     inverse[order] = np.cumsum(new) - 1
-    lowest = order[new]
+    lowest: Ints = order[new]
     if ids is not None:
         tied = energies == energies[lowest][inverse]
         several = np.bincount(inverse[tied], minlength=len(lowest)) > 1
@@ -382,7 +386,7 @@ def _level(compositions: _Compositions, energies: Floats, keep: NDArray[np.bool_
     return _Level(
         systems=systems,
         keys=_pack(systems) if k <= _PACKED else np.zeros(0, dtype=np.uint64),
-        start=np.concatenate([[0], np.cumsum(np.bincount(system_of, minlength=len(used)))]),
+        start=np.searchsorted(system_of, np.arange(len(used) + 1)),
         fractions=compositions.fractions[keep],
         energies=energies[keep],
         rows=compositions.lowest[keep],

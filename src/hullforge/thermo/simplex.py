@@ -62,10 +62,8 @@ def lowest_mixtures(phases: Floats, costs: Floats, targets: Floats) -> Mixtures:
             tolerance *= 100
         reduced = costs - np.einsum("bck,bk->bc", phases, potentials)
         np.put_along_axis(reduced, basis, 0.0, axis=1)
-        if pivots < BLAND_AFTER:
-            entering = reduced.argmin(axis=1)
-        else:
-            entering = (reduced < -tolerance).argmax(axis=1)
+        by_dantzig = pivots < BLAND_AFTER
+        entering = reduced.argmin(axis=1) if by_dantzig else (reduced < -tolerance).argmax(axis=1)
         rows = np.arange(len(where))
         improves = reduced[rows, entering] < -tolerance
         if not improves.all():
@@ -88,14 +86,14 @@ def lowest_mixtures(phases: Floats, costs: Floats, targets: Floats) -> Mixtures:
         direction = np.einsum("bk,bkj->bj", phase, inverse)
         usable = direction > PIVOT
         steps = np.where(usable, weights / np.where(usable, direction, 1.0), np.inf)
-        if pivots < BLAND_AFTER:
+        if by_dantzig:
             leaving = steps.argmin(axis=1)
         else:
             tied = steps <= steps.min(axis=1, keepdims=True) + 1e-14
             leaving = np.where(tied, basis, np.iinfo(np.int64).max).argmin(axis=1)
         basis[rows, leaving] = entering
         matrix[rows, leaving] = phase
-        inverse = np.linalg.inv(matrix)
+        inverse = np.linalg.inv(matrix).astype(np.float64, copy=False)
         weights = np.maximum(np.einsum("bk,bkj->bj", targets, inverse), 0.0)
         potentials = np.einsum("bkj,bj->bk", inverse, np.take_along_axis(costs, basis, axis=1))
     raise ArithmeticError(f"{len(where)} of {size} programs did not end after {GIVE_UP_AFTER} pivots")

@@ -37,6 +37,8 @@ from hullforge.store.vocabulary import FailureReason
 if TYPE_CHECKING:
     from ase import Atoms
 
+#: Environment variable in which a runner may give its process id, see `die_with_parent`.
+PARENT_VARIABLE = "HULLFORGE_PARENT_PID"
 #: Volume over that of the calculation's first geometry; outside, the relaxation ran away.
 VOLUME_BOUNDS = (0.5, 2.0)
 #: Shortest distance over the sum of the two radii; below, a DFT code fails in ways that say nothing.
@@ -131,7 +133,7 @@ def ionic_steps(atoms: "Atoms", step: StepInput) -> Iterator[Frame]:
         StepError: not_a_number, atoms_too_close, volume_out_of_bounds, ionic_not_converged.
 
     """
-    optimizer = _optimizer(atoms) if step.kind == "relax" else None
+    optimizer = _optimizer(atoms, step.numerics.get("damping", 1.0)) if step.kind == "relax" else None
     for _ in range(step.max_ionic_steps if optimizer else 1):
         frame = compute(atoms, step)
         yield frame
@@ -147,8 +149,8 @@ def ionic_steps(atoms: "Atoms", step: StepInput) -> Iterator[Frame]:
     )
 
 
-def _optimizer(atoms: "Atoms") -> Any:
-    """Make BFGS on cell and positions, with a first Hessian made for crystals.
+def _optimizer(atoms: "Atoms", damping: float) -> Any:
+    """Make BFGS on cell and positions, with a first Hessian made for crystals, steps shorter by `damping`.
 
     The cell's coordinates are c log(deformation) with c = sqrt(3 B V / k), so that a crystal of bulk modulus B
     and atoms bound with k has the same curvature along all of them: with ASE's defaults the cell of a small
@@ -161,8 +163,8 @@ def _optimizer(atoms: "Atoms") -> Any:
     scale = float(np.sqrt(3 * BULK_MODULUS * atoms.get_volume() / ATOM_STIFFNESS))
     periodic = atoms.pbc
     mask = [bool(periodic[i] and periodic[j]) for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))]
-    cell_and_positions = FrechetCellFilter(atoms, mask=mask, exp_cell_factor=scale)
-    return BFGS(cell_and_positions, logfile=None, alpha=ATOM_STIFFNESS, maxstep=MAX_STEP)
+    cell_and_positions: Any = FrechetCellFilter(atoms, mask=mask, exp_cell_factor=scale)
+    return BFGS(cell_and_positions, logfile=None, alpha=ATOM_STIFFNESS / damping, maxstep=MAX_STEP * damping)
 
 
 def compute(atoms: "Atoms", step: StepInput) -> Frame:
@@ -174,7 +176,9 @@ def compute(atoms: "Atoms", step: StepInput) -> Frame:
         stress = [float(x) for x in atoms.get_stress(voigt=True)]
     values = np.concatenate([[energy], np.ravel(forces or []), np.ravel(stress or [])])
     if not np.isfinite(values).all():
-        raise StepError(FailureReason.NOT_A_NUMBER, "the energy, a force or a stress component is NaN or infinite")
+        raise StepError(
+            FailureReason.NOT_A_NUMBER, "the energy, a force or a stress component is NaN or infinite"
+        )
     magmoms = [float(m) for m in atoms.get_magnetic_moments()] if step.physics.get("spinpol") else None
     return Frame(geometry=geometry_of(atoms, magmoms), energy=energy, forces=forces, stress=stress)
 
@@ -281,10 +285,10 @@ def die_with_parent() -> None:
     if not sys.platform.startswith("linux"):
         return
     pr_set_pdeathsig = 1
-    parent = os.getppid()
+    parent = int(os.environ.get(PARENT_VARIABLE, os.getppid()))
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    # The parent may have died before the request was made; then nobody will send the signal.
+    # A parent that died while Python started will send no signal; a runner that says who it is closes that gap.
     if os.getppid() != parent:
         os._exit(1)
 

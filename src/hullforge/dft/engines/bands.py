@@ -26,7 +26,9 @@ def band_gap(eigenvalues: ArrayLike, fermi_level: float) -> float:
         return 0.0
     filled = highest <= fermi_level
     if filled.all() or not filled.any():
-        raise ValueError("no band is empty or none is filled; a gap needs bands on both sides of the Fermi level")
+        raise ValueError(
+            "no band is empty or none is filled; a gap needs bands on both sides of the Fermi level"
+        )
     return max(0.0, float(lowest[~filled].min() - highest[filled].max()))
 
 

@@ -25,7 +25,9 @@ class Engine(Protocol):
     #: Printed in front of every report whose numbers are not DFT; empty for DFT.
     warning: str
 
-    def check(self, elements: Sequence[str], protocol: DftProtocol, functionals: Sequence[str], config: EngineConfig) -> None:
+    def check(
+        self, elements: Sequence[str], protocol: DftProtocol, functionals: Sequence[str], config: EngineConfig
+    ) -> None:
         """Raise `EngineError` in one sentence: not installed, other version, no data set, functional it can't do."""
 
     def run_type(self, functional: str, elements: Sequence[str], protocol: DftProtocol) -> str:
@@ -34,13 +36,19 @@ class Engine(Protocol):
     def hubbards(self, functional: str, elements: Sequence[str], protocol: DftProtocol) -> dict[str, float]:
         """U by element (eV), for those of `elements` that get one."""
 
-    def pseudopotentials(self, functional: str, elements: Sequence[str], protocol: DftProtocol, config: EngineConfig) -> list[str]:
+    def pseudopotentials(
+        self, functional: str, elements: Sequence[str], protocol: DftProtocol, config: EngineConfig
+    ) -> list[str]:
         """Name of the data set of each element, alphabetical."""
 
-    def physics(self, functional: str, step: Step, geometry: Geometry, protocol: DftProtocol) -> dict[str, Any]:
+    def physics(
+        self, functional: str, step: Step, geometry: Geometry, protocol: DftProtocol
+    ) -> dict[str, Any]:
         """Settings that fix the energy, for `StepInput.physics`."""
 
-    def numerics(self, functional: str, step: Step, geometry: Geometry, protocol: DftProtocol) -> dict[str, Any]:
+    def numerics(
+        self, functional: str, step: Step, geometry: Geometry, protocol: DftProtocol
+    ) -> dict[str, Any]:
         """First settings that don't, for `StepInput.numerics`."""
 
     def ladder(self, code: str) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 XC = {"PBE": "PBE", "PBEsol": "PBEsol", "SCAN": "SCAN", "r2SCAN": "MGGA_X_R2SCAN+MGGA_C_R2SCAN"}
 META_GGA = ("SCAN", "r2SCAN")
 #: Elements whose 2p or 3d states need many plane waves; below the cutoffs their compounds relax to wrong volumes.
-HARD = frozenset("B C N O F Cr Mn Fe Co Ni Cu Zn".split())
+HARD = frozenset(["B", "C", "N", "O", "F", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn"])
 #: Cutoffs (eV) from which hard elements relax to right volumes: alone, and with the Pulay correction.
 HARD_ECUT, HARD_ECUT_CORRECTED = 700.0, 500.0
 #: Steps of the cutoff (relative) and k-points per reciprocal atom of the derivative dE/dEcut.
@@ -46,10 +46,23 @@ class GpawSettings(Section):
     """What a protocol says about GPAW."""
 
     ecut: float = Field(ge=200, le=2000, description="plane-wave cutoff, eV")
-    pulay_correction: bool = Field(False, description="add the finite-difference Pulay term to the stress (two more SCF runs a step)")
-    energy_tolerance: float = Field(5e-4, gt=0, description="SCF: change of the energy, eV per valence electron")
-    density_tolerance: float = Field(1e-4, gt=0, description="SCF: change of the density, electrons per valence electron")
-    eigenstates_tolerance: float = Field(4e-8, gt=0, description="SCF: residuals of the states, eV^2 per valence electron")
+    datasets: dict[str, str] = Field(
+        {},
+        description="element: name of a variant of its PAW data set, such as Mg: '2' (two valence electrons); the others use the standard set",
+    )
+    pulay_correction: bool = Field(
+        default=False,
+        description="add the finite-difference Pulay term to the stress (two more SCF runs a step)",
+    )
+    energy_tolerance: float = Field(
+        5e-4, gt=0, description="SCF: change of the energy, eV per valence electron"
+    )
+    density_tolerance: float = Field(
+        1e-4, gt=0, description="SCF: change of the density, electrons per valence electron"
+    )
+    eigenstates_tolerance: float = Field(
+        4e-8, gt=0, description="SCF: residuals of the states, eV^2 per valence electron"
+    )
 
 
 class GpawEngine:
@@ -64,15 +77,18 @@ class GpawEngine:
         """Raise `EngineError` when this installation can't carry out the protocol for these elements."""
         unknown = [name for name in functionals if name not in XC]
         if unknown:
-            raise EngineError(f"engine gpaw: can't do the functional {', '.join(unknown)}; it can do {', '.join(XC)}")
+            raise EngineError(
+                f"engine gpaw: can't do the functional {', '.join(unknown)}; it can do {', '.join(XC)}"
+            )
         _check_version("gpaw", config.version, "engine.version")
         _check_version("gpaw-data", config.datasets, "engine.datasets")
-        available = dataset_elements()
-        missing = [symbol for symbol in elements if symbol not in available]
+        available = dataset_names()
+        names = [_dataset(symbol, settings_of(protocol)) for symbol in elements]
+        missing = [name for name in names if name not in available]
         if missing:
             raise EngineError(
-                f"engine gpaw: no PBE data set for {', '.join(missing)}; remove them from `elements` "
-                f"or put their data sets into a folder named in GPAW_SETUP_PATH"
+                f"engine gpaw: no PAW data set {', '.join(missing)}; remove the element from `elements` "
+                f"or put its data set into a folder named in GPAW_SETUP_PATH"
             )
         _check_cutoff(elements, protocol, settings_of(protocol))
 
@@ -92,11 +108,14 @@ class GpawEngine:
         self,
         functional: str,  # noqa: ARG002 - all functionals use the same sets
         elements: Sequence[str],
-        protocol: Protocol,  # noqa: ARG002
+        protocol: Protocol,
         config: EngineConfig,
     ) -> list[str]:
         """Give the data set of each element, alphabetical."""
-        return [f"{symbol}.PBE gpaw-data {config.datasets}" for symbol in sorted(set(elements))]
+        settings = settings_of(protocol)
+        return [
+            f"{_dataset(symbol, settings)} gpaw-data {config.datasets}" for symbol in sorted(set(elements))
+        ]
 
     def physics(self, functional: str, step: Step, geometry: Geometry, protocol: Protocol) -> dict[str, Any]:
         """Give functional, cutoff, k-points, smearing, SCF tolerances, U and spin.
@@ -117,10 +136,7 @@ class GpawEngine:
                 "density": settings.density_tolerance,
                 "eigenstates": settings.eigenstates_tolerance,
             },
-            "setups": {
-                symbol: f":{_shell(symbol)},{u:g}"
-                for symbol, u in self.hubbards(functional, elements, protocol).items()
-            },
+            "setups": _setups(settings, self.hubbards(functional, elements, protocol), set(elements)),
             "spinpol": spin,
             "initial_magmom": protocol.initial_magmom if spin else 0.0,
             "pulay_correction": settings.pulay_correction,
@@ -147,6 +163,7 @@ class GpawEngine:
             "eigensolver": {"name": "davidson", "niter": 2},
             "nbands": None,
             "maxiter": 100,
+            "damping": 1.0,
         }
 
     def ladder(self, code: str) -> list[dict[str, Any]]:
@@ -163,9 +180,15 @@ class GpawEngine:
                 # GPAW's own default, a different idea of mixing; it fails for some SCAN runs, so it comes last.
                 {"mixer": {"backend": "msr1"}, "nbands": None, "maxiter": 400},
             ],
+            # Shorter ionic steps with a stiffer first Hessian, for a relaxation that jumped out of its valley.
+            "atoms_too_close": [{"damping": 0.3}],
+            "volume_out_of_bounds": [{"damping": 0.3}],
             "out_of_memory": [
                 # The subspace of one Davidson iteration and small work buffers are what can be saved.
-                {"eigensolver": {"name": "davidson", "niter": 1, "max_buffer_mem": 20 * 1024**2}, "maxiter": 200},
+                {
+                    "eigensolver": {"name": "davidson", "niter": 1, "max_buffer_mem": 20 * 1024**2},
+                    "maxiter": 200,
+                },
             ],
         }
         return ladders.get(code, [])
@@ -180,14 +203,35 @@ def settings_of(protocol: Protocol) -> GpawSettings:
     return validated(GpawSettings, protocol.engines["gpaw"], f"protocol {protocol.name}, engines.gpaw")
 
 
-def dataset_elements() -> frozenset[str]:
-    """Give the elements with a PBE data set, by the names of files in GPAW_SETUP_PATH and in gpaw-data."""
+def dataset_names() -> frozenset[str]:
+    """Give the PBE data sets that GPAW can find, such as `Si.PBE` or `Mg.2.PBE`.
+
+    By the names of files in the folders of GPAW_SETUP_PATH and of the package gpaw-data, without GPAW.
+    """
     folders = [Path(part) for part in os.environ.get("GPAW_SETUP_PATH", "").split(os.pathsep) if part]
     package = importlib.util.find_spec("gpaw_data")
     if package and package.submodule_search_locations:
         folders += [Path(location) / "setups" for location in package.submodule_search_locations]
-    files = (path.name.removesuffix(".gz") for folder in folders if folder.is_dir() for path in folder.iterdir())
-    return frozenset(name.removesuffix(".PBE") for name in files if name.endswith(".PBE") and name.count(".") == 1)
+    files = (
+        path.name.removesuffix(".gz") for folder in folders if folder.is_dir() for path in folder.iterdir()
+    )
+    return frozenset(name for name in files if name.endswith(".PBE"))
+
+
+def _dataset(symbol: str, settings: GpawSettings) -> str:
+    """Name of the file of an element's data set, without its compression."""
+    variant = settings.datasets.get(symbol)
+    return f"{symbol}.{variant}.PBE" if variant else f"{symbol}.PBE"
+
+
+def _setups(settings: GpawSettings, hubbards: dict[str, float], elements: set[str]) -> dict[str, str]:
+    """Give GPAW's `setups` of those elements that aren't standard: `variant`, `:shell,U` or both in one."""
+    variants = {symbol: name for symbol, name in settings.datasets.items() if symbol in elements}
+    suffixes = {symbol: f":{_shell(symbol)},{u:g}" for symbol, u in hubbards.items()}
+    return {
+        symbol: variants.get(symbol, "") + suffixes.get(symbol, "")
+        for symbol in sorted({*variants, *suffixes})
+    }
 
 
 def make_calculator(step: StepInput) -> Any:
@@ -207,11 +251,11 @@ def make_calculator(step: StepInput) -> Any:
 def _bare_calculator(step: StepInput, *, ecut: float, kpts: list[int], txt: str) -> Any:
     """Make a GPAW calculator from the step's settings with the given cutoff and grid."""
     import gpaw
-    from gpaw.dft import XC as GpawXC
+    from gpaw import dft
 
     from hullforge.dft.engines.ase_driver import beat
 
-    class OnPBE(GpawXC):  # type: ignore[misc]
+    class OnPBE(dft.XC):
         """A functional that takes the PAW data sets of PBE, as VASP's users do for PBEsol."""
 
         def functional(self, *, collinear: bool, atoms: Any = None) -> Any:

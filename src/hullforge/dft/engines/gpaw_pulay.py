@@ -9,7 +9,7 @@ Energy and forces are untouched.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
@@ -31,7 +31,7 @@ class PulayCorrected(Calculator):
 
     """
 
-    implemented_properties: ClassVar[list[str]] = [
+    implemented_properties = [  # noqa: RUF012 - ASE declares it as an instance variable
         "energy",
         "free_energy",
         "forces",
@@ -62,15 +62,14 @@ class PulayCorrected(Calculator):
         for name in {"energy", "free_energy", *properties}:
             self.results[name] = self.inner.get_property(name, self.atoms)
         if "stress" in properties:
+            assert self.atoms is not None
             self.results["stress"] = np.array(self.results["stress"])
-            self.results["stress"][:3] += self._pulay_term()
+            self.results["stress"][:3] += self._pulay_term(self.atoms)
 
-    def _pulay_term(self) -> float:
+    def _pulay_term(self, atoms: "Atoms") -> float:
         """Give what each diagonal component of the stress lacks, eV/angstrom^3."""
         if self.slope is None:
-            atoms = self.atoms.copy()
             step = self._relative_step
-            low, high = (self._energy(atoms, self._ecut * factor) for factor in (1 - step, 1 + step))
+            low, high = (self._energy(atoms.copy(), self._ecut * factor) for factor in (1 - step, 1 + step))
             self.slope = (high - low) / (2 * step * self._ecut)
-        volume = float(self.atoms.get_volume())
-        return 2 / 3 * self._ecut * self.slope / volume
+        return 2 / 3 * self._ecut * self.slope / float(atoms.get_volume())

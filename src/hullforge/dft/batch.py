@@ -1,0 +1,303 @@
+"""A batch of calculations: every start goes through the functional's steps, several at once, and becomes one row.
+
+Comes in: a table of starts; goes out: the batch's four tables and its raw outputs. State lives under `work`,
+outside everything that Snakemake may delete, so a batch that is run again computes only what is missing. A
+structure that can't be saved is a row of `failures`; only the machine's own faults raise.
+"""
+
+import contextlib
+import gzip
+import io
+import signal
+import sys
+import tarfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from hullforge.config import DftSettings, Limits
+from hullforge.dft import rows
+from hullforge.dft.calculation import (
+    Context,
+    Outcome,
+    Start,
+    calculate,
+    elements_of,
+    finished,
+    quiet_custodian,
+    warm_up,
+)
+from hullforge.dft.job import STDERR_FILE, STDOUT_FILE, StoppedError
+from hullforge.dft.step import FRAMES_FILE, RESULT_FILE, STEP_FILE
+from hullforge.errors import TableError
+from hullforge.store import tables
+from hullforge.store.atomic import atomic_path
+from hullforge.store.journal import Lock
+
+STARTS = ("prerelax", "promotion", "calculations")
+START_COLUMNS = ("candidate_id", "prototype_id", "structure_id", "numbers", "cell", "positions", "pbc")
+RAW_FILES = (STEP_FILE, RESULT_FILE, FRAMES_FILE, "custodian.json")
+#: Bytes kept of the end of an engine's own output.
+LOG_TAIL = 20_000
+#: Seconds between two lines of progress where there is no terminal.
+LOG_INTERVAL_S = 60.0
+
+
+def run(
+    settings: DftSettings, starts: Path, batch: int, work: Path, out: Path, workers: int, limits: Limits
+) -> None:
+    """Compute the starts of one batch and write its tables into the folder `out`.
+
+    `starts` is a table prerelax, promotion (rows of `batch`) or calculations (all rows, from their final
+    geometry). `workers` calculations run at once, each a process of one core. Writes calculations, frames,
+    failures and costs .parquet and raw.tar.gz; an empty batch writes empty ones.
+
+    Raises:
+        EngineError: the engine is missing, of another version, or can't do what is asked.
+        TableError: `starts` is not such a table, or names a calculation twice.
+        LockedError: another runner holds a calculation for too long.
+        OSError: the disk is full, or the like.
+
+    """
+    context = Context.of(settings, work, limits)
+    todo = read_starts(context, starts, batch)
+    label = f"{settings.functional} round {settings.round} batch {batch}"
+    outcomes = compute(context, todo, max(1, workers), label) if todo else {}
+    write(context, todo, outcomes, out)
+
+
+def read_starts(context: Context, path: Path, batch: int) -> list[Start]:
+    """Read the batch's starts, sorted by calculation id; raises `TableError` when one appears twice."""
+    name = _table_name(path)
+    columns = START_COLUMNS if name == "calculations" else (*START_COLUMNS, "batch")
+    found = [
+        context.start(row)
+        for row in tables.read_rows(path, name, columns)
+        if row.get("batch", batch) == batch
+    ]
+    found.sort(key=lambda start: start.calculation_id)
+    for one, other in pairwise(found):
+        if one.calculation_id == other.calculation_id:
+            raise TableError(
+                f"{path}: candidate {one.row['candidate_id']} starts twice from the same geometry"
+            )
+    return found
+
+
+def _table_name(path: Path) -> str:
+    """Say which of the tables of starts a file is."""
+    if not path.is_file():
+        raise TableError(f"{path}: no such file; a table of {', '.join(STARTS)} was expected here")
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (ValueError, OSError) as error:
+        raise TableError(f"{path}: not a whole Parquet file ({error}); delete it and run again") from error
+    name = metadata.get(b"hullforge.table", b"?").decode()
+    if name not in STARTS:
+        raise TableError(
+            f"{path}: this is the table '{name}'; calculations start from one of {', '.join(STARTS)}"
+        )
+    return name
+
+
+def compute(context: Context, starts: Sequence[Start], workers: int, label: str) -> dict[str, Outcome]:
+    """Bring every start to an outcome, by calculation id, `workers` at a time.
+
+    What is finished is taken as it is; what another runner holds is left for the end and waited for.
+    """
+    outcomes = {s.calculation_id: found for s in starts if (found := finished(context, s)) is not None}
+    missing = [start for start in starts if start.calculation_id not in outcomes]
+    if not missing:
+        return outcomes
+    settings = context.settings
+    warm_up(context, missing[0])
+    context.engine.check(elements_of(missing), context.protocol, [settings.functional], settings.engine)
+    with (
+        _Progress(label, len(starts), outcomes) as progress,
+        quiet_custodian(context.work / context.theory_id / "custodian.log"),
+        _quiet_warnings(),
+        _stop_on_signal(),
+        ThreadPoolExecutor(workers, thread_name_prefix="calculation") as pool,
+    ):
+        try:
+            held = _all(pool, [(_try, context, start) for start in missing], progress)
+            _all(pool, [(_wait, context, start) for start in held], progress)
+        except BaseException:
+            context.running.stop()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return outcomes
+
+
+def _all(
+    pool: ThreadPoolExecutor, jobs: list[tuple[Any, Context, Start]], progress: "_Progress"
+) -> list[Start]:
+    """Run jobs, the first error ends all; give the starts that somebody else holds."""
+    futures: dict[Future[Outcome | None], Start] = {
+        pool.submit(function, context, start): start for function, context, start in jobs
+    }
+    held = []
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+        for future in done:
+            outcome = future.result()
+            if outcome is None:
+                held.append(futures[future])
+            else:
+                progress.add(outcome)
+        progress.tick()
+    return sorted(held, key=lambda start: start.calculation_id)
+
+
+def _try(context: Context, start: Start) -> Outcome | None:
+    _check_not_stopped(context)
+    lock = Lock.try_acquire(context.folder(start))
+    if lock is None:
+        return None
+    with lock:
+        return calculate(context, start, lock)
+
+
+def _wait(context: Context, start: Start) -> Outcome | None:
+    timeout = lock_timeout(context.limits)
+    with Lock.acquire(
+        context.folder(start), timeout, say=lambda text: tqdm.write(text, file=sys.stderr)
+    ) as lock:
+        _check_not_stopped(context)
+        return calculate(context, start, lock)
+
+
+def lock_timeout(limits: Limits) -> float:
+    """Seconds to wait for another runner: what it may need for a step with many attempts, and some more."""
+    return 10 * limits.step_time_s + 60
+
+
+def _check_not_stopped(context: Context) -> None:
+    """Raise `StoppedError` when the batch is being ended."""
+    if context.running.stopped.is_set():
+        raise StoppedError
+
+
+def write(context: Context, starts: Sequence[Start], outcomes: dict[str, Outcome], out: Path) -> None:
+    """Write the batch's tables and raw outputs; every start is one row of calculations or failures."""
+    pairs = [(start, outcomes[start.calculation_id]) for start in starts]
+    good = [(start, outcome) for start, outcome in pairs if not outcome.reason]
+    bad = [(start, outcome) for start, outcome in pairs if outcome.reason]
+    calculations = [rows.calculation_row(context, start, outcome) for start, outcome in good]
+    failures = [rows.failure_row(context, start, outcome) for start, outcome in bad]
+    written = sorted(row["calculation_id"] for row in (*calculations, *failures))
+    assert written == sorted(start.calculation_id for start in starts), "every start is exactly one row"
+    frames = (row for _, outcome in good for row in rows.frame_rows(context, outcome))
+    tables.write(out / "frames.parquet", "frames", frames)
+    tables.write(out / "failures.parquet", "failures", failures)
+    tables.write(out / "costs.parquet", "costs", [rows.cost_row(context, outcome) for _, outcome in pairs])
+    _write_raw(context, starts, out / "raw.tar.gz")
+    tables.write(out / "calculations.parquet", "calculations", calculations)
+
+
+def _write_raw(context: Context, starts: Sequence[Start], path: Path) -> None:
+    """Pack what the engine read and wrote, per calculation and step, with neutral file headers."""
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as stream,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for start in starts:
+            folder = context.folder(start)
+            for step in sorted(path for path in folder.glob("*-*") if path.is_dir()):
+                for file in sorted(step.iterdir()):
+                    data = _raw(file)
+                    if data is None:
+                        continue
+                    info = tarfile.TarInfo(f"{start.calculation_id}/{step.name}/{file.name}")
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
+
+
+def _raw(file: Path) -> bytes | None:
+    """Give what is archived of a file: inputs and results whole, logs by their end, nothing else."""
+    name = file.name
+    if name.startswith("attempt-"):
+        name = name.split(".", 1)[1]
+    if name in RAW_FILES:
+        return file.read_bytes()
+    if name in (STDOUT_FILE, STDERR_FILE) or name.endswith((".log", ".txt")):
+        return file.read_bytes()[-LOG_TAIL:]
+    return None
+
+
+class _Progress:
+    """A bar on a terminal, a line a minute elsewhere, both on stderr."""
+
+    def __init__(self, label: str, total: int, outcomes: dict[str, Outcome]) -> None:
+        self.outcomes = outcomes
+        self.label, self.total = label, total
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, initial=len(outcomes), desc=label, unit="calc", disable=not self.terminal
+        )
+        self.said = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+        if not self.terminal:
+            self._say()
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        self.outcomes[outcome.calculation_id] = outcome
+        self.bar.update()
+        self.bar.set_postfix(failed=self._failed(), refresh=False)
+
+    def tick(self) -> None:
+        """Say something from time to time."""
+        if not self.terminal and time.monotonic() - self.said > LOG_INTERVAL_S:
+            self._say()
+
+    def _say(self) -> None:
+        self.said = time.monotonic()
+        print(
+            f"{self.label}: {len(self.outcomes)} of {self.total} done, {self._failed()} failed",
+            file=sys.stderr,
+        )
+
+    def _failed(self) -> int:
+        return sum(1 for outcome in self.outcomes.values() if outcome.reason)
+
+
+@contextlib.contextmanager
+def _quiet_warnings() -> Iterator[None]:
+    """Drop custodian's warning on exit codes: outputs decide, see `hullforge.dft.recovery.diagnose`."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="subprocess returned a non-zero return code")
+        yield
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[None]:
+    """Turn SIGTERM into an orderly end, so that no engine outlives its runner; only possible in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

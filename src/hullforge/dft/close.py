@@ -1,0 +1,30 @@
+"""Closing a round: seal all of its files, then sweep the work folders of its calculations.
+
+Comes in: a round whose tables, models and report are whole; goes out: `sealed.json`. The order matters: work
+folders are what a batch is rebuilt from, so they go only once everything made from them is sealed.
+"""
+
+from pathlib import Path
+
+from hullforge.store import seal, tables
+
+
+def run(round_folder: Path, campaign: Path, work: Path) -> None:
+    """Seal the round in `round_folder` of the campaign in `campaign`, and sweep its folders below `work`.
+
+    Raises `SealError` when the round was sealed before with other contents.
+    """
+    files = [
+        path
+        for path in sorted(round_folder.rglob("*"))
+        if path.is_file() and path.name != seal.SEAL_FILE and not path.name.startswith(".")
+    ]
+    prototypes = campaign / "prototypes.parquet"
+    seal.seal(round_folder, [*files, prototypes], campaign)
+    done = []
+    for name in ("calculations", "failures"):
+        table = tables.read(round_folder / f"{name}.parquet", name, ["theory_id", "calculation_id"])
+        done += list(
+            zip(table.column("theory_id").to_pylist(), table.column("calculation_id").to_pylist(), strict=True)
+        )
+    seal.sweep(work, done)

@@ -1,0 +1,157 @@
+"""From sealed rounds to a release: the folder that is published.
+
+Comes in: the campaign's configuration and the folders of its sealed rounds. Goes out: `release/<version>/` with
+Parquet tables, extended XYZ, data card, data dictionary and checksums (`hullforge.release.layout`). The same rounds
+give the same bytes: rows are sorted, and no clock, host name, path or cost goes in. The folder appears as a whole
+or not at all, and one that is complete is never replaced by another of the same version.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hullforge import documents
+from hullforge.config import Campaign
+from hullforge.crystals.matching import space_group_number
+from hullforge.errors import SealError, TableError
+from hullforge.release import card, extxyz, layout
+from hullforge.store import atomic, tables
+from hullforge.store.structures import atoms_from_row
+
+#: Tolerance of the symmetry search in relaxed structures, angstrom; ideal ones allow less.
+SYMPREC = 0.05
+
+
+def run(campaign: Campaign, rounds: Sequence[Path], out: Path) -> None:
+    """Build the release of `rounds`, the folders of the sealed rounds in any order, in the folder `out`.
+
+    A folder without checksums at `out` is a leftover and is replaced; a complete release with other content is
+    not: `SealError` asks for a new version.
+    """
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in out.parent.glob(f".{out.name}.*.tmp"):
+        shutil.rmtree(leftover)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    try:
+        _write(campaign, sorted(rounds), folder)
+        _open_to_others(folder)
+        atomic.write_text(folder / layout.SUMS, layout.sums(folder))
+        _publish(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
+    """Write everything but the checksums."""
+    if not rounds:
+        raise TableError("a release needs at least one sealed round")
+    last, functionals = rounds[-1], campaign.functionals
+    whole = {
+        "prototypes": tables.read(last.parent / "prototypes.parquet", "prototypes"),
+        "selection": tables.concat([r / "selection.parquet" for r in rounds], "selection"),
+        "failures": tables.concat([r / "failures.parquet" for r in rounds], "failures"),
+        "elemental_references": tables.concat(
+            [last / "hull" / f"{f}-references.parquet" for f in functionals], "elemental_references"
+        ),
+    }
+    everything = tables.concat([r / "calculations.parquet" for r in rounds], "calculations")
+    calculations = {f: everything.filter(pc.equal(everything["functional"], f)) for f in functionals}
+    _check_ids(everything, functionals)
+    whole["structures"] = structures(calculations)
+    for name, table in whole.items():
+        tables.write(folder / layout.table(name), name, table)
+    nframes = {}
+    for functional in functionals:
+        tables.write(
+            folder / layout.table("calculations", functional), "calculations", calculations[functional]
+        )
+        hull = tables.read(last / "hull" / f"{functional}.parquet", "hull")
+        tables.write(folder / layout.table("hull", functional), "hull", hull)
+        frames = tables.concat([r / "frames" / f"{functional}.parquet" for r in rounds], "frames")
+        nframes[functional] = frames.num_rows
+        tables.write(folder / layout.table("frames", functional), "frames", frames)
+        extxyz.write(folder / layout.extxyz("frames", functional), frames, extxyz.FRAME_INFO)
+        finals = with_distances(calculations[functional], hull)
+        extxyz.write(folder / layout.extxyz("structures", functional), finals, extxyz.STRUCTURE_INFO)
+    dataset = card.dataset(campaign, len(rounds), calculations, whole, nframes)
+    atomic.write_json(folder / layout.CONFIG, card.published_config(campaign))
+    atomic.write_json(folder / layout.DATASET, dataset)
+    atomic.write_text(folder / layout.DICTIONARY, documents.dictionary())
+    atomic.write_text(folder / layout.LICENSE, card.licence(campaign))
+    atomic.write_text(folder / layout.CARD, card.text(dataset))
+
+
+def structures(calculations: dict[str, pa.Table]) -> pa.Table:
+    """Make the table `structures`: each distinct final geometry once, of the first functional that has it."""
+    columns = [
+        c for c in tables.empty("structures").column_names if c not in ("space_group_it_number", "symprec")
+    ]
+    found: dict[str, dict[str, Any]] = {}
+    for table in calculations.values():
+        for row in table.select([*columns, "calculation_id"]).sort_by("calculation_id").to_pylist():
+            found.setdefault(row["structure_id"], row)
+    for row in found.values():
+        del row["calculation_id"]
+        row["space_group_it_number"] = space_group_number(atoms_from_row(row), SYMPREC)
+        row["symprec"] = SYMPREC
+    return tables.from_rows("structures", found.values())
+
+
+def with_distances(calculations: pa.Table, hull: pa.Table) -> pa.Table:
+    """Add `formation_energy_per_atom` and `e_above_hull` to calculations (null where they aren't in the hull)."""
+    row_of = {name: row for row, name in enumerate(hull["calculation_id"].to_pylist())}
+    rows = pa.array([row_of.get(name) for name in calculations["calculation_id"].to_pylist()], pa.int64())
+    for column in ("formation_energy_per_atom", "e_above_hull"):
+        calculations = calculations.append_column(column, hull[column].take(rows))
+    return calculations
+
+
+def _check_ids(calculations: pa.Table, functionals: Sequence[str]) -> None:
+    """Refuse rounds that repeat a calculation or hold a functional the campaign doesn't know."""
+    names = calculations["calculation_id"].to_pylist()
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise TableError(f"calculation {name} is in more than one round, or twice in one")
+        seen.add(name)
+    strangers = sorted(set(calculations["functional"].to_pylist()) - set(functionals))
+    if strangers:
+        raise TableError(
+            f"the rounds hold calculations with {', '.join(strangers)}, the configuration names only"
+            f" {', '.join(functionals)}; add them to `functionals`, or release with the configuration of these rounds"
+        )
+
+
+def _open_to_others(folder: Path) -> None:
+    """Give the folder the user's usual rights (temporary ones are private) and flush it to disk."""
+    umask = os.umask(0)
+    os.umask(umask)
+    folder.chmod(0o777 & ~umask)
+    for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Rename the finished `folder` to `out`, unless `out` is a release already."""
+    sums = out / layout.SUMS
+    if sums.is_file():
+        if sums.read_bytes() == (folder / layout.SUMS).read_bytes() and layout.sums(out) == sums.read_text():
+            return
+        raise SealError(
+            f"{out.name}: this release exists and its content would change; give the new one its own number"
+            f" (release.version), or delete {layout.SUMS} in the old one's folder to replace what was never published"
+        )
+    if out.exists():
+        shutil.rmtree(out)
+    folder.replace(out)

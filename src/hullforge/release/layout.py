@@ -1,0 +1,51 @@
+"""Where things lie in a release folder: the one place that both the builder and `verify` take paths from.
+
+Files are named by functional inside a plain folder per table, not in hive folders: every file keeps its own
+`functional` column, and readers that also find `functional=PBE` in the path refuse to merge the two.
+"""
+
+import hashlib
+from pathlib import Path
+
+SUMS = "SHA256SUMS"
+DATASET, CONFIG, CARD, DICTIONARY, LICENSE = (
+    "dataset.json",
+    "config.json",
+    "README.md",
+    "dictionary.md",
+    "LICENSE",
+)
+
+#: Tables with one file, and tables with one file per functional.
+WHOLE = ("structures", "failures", "elemental_references", "prototypes", "selection")
+BY_FUNCTIONAL = ("calculations", "frames", "hull")
+
+
+def table(name: str, functional: str | None = None) -> str:
+    """Path of a table, relative to the release folder."""
+    if name in BY_FUNCTIONAL:
+        assert functional is not None
+        return f"data/{name}/{functional}.parquet"
+    return f"data/{name}.parquet"
+
+
+def extxyz(kind: str, functional: str) -> str:
+    """Path of the extended XYZ of `kind` ('frames' or 'structures'), relative to the release folder."""
+    return f"extxyz/{kind}-{functional}.extxyz"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files(folder: Path) -> list[str]:
+    """Names of all files of a release, relative to its folder and sorted; the list of checksums not among them."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != SUMS)
+
+
+def sums(folder: Path) -> str:
+    """Text of the list of checksums of a folder, as `sha256sum` writes it."""
+    return "".join(f"{sha256(folder / name)}  {name}\n" for name in files(folder))

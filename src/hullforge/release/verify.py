@@ -1,0 +1,367 @@
+"""Whether a release or a campaign is what it says: `hullforge verify`.
+
+Comes in: a folder. Goes out: a list of problems, empty when all is well, each naming the file and the first bad row.
+A release is checked from the outside in: checksums, schemas, ids, references between tables, values that follow
+from other values (hull distances from the published energies among them), extended XYZ against Parquet. A campaign
+is checked by the checksums of its sealed rounds, and with it its releases. Changes nothing.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hullforge.errors import HullforgeError
+from hullforge.release import layout
+from hullforge.store import ids, tables
+from hullforge.store.schema import TABLES
+from hullforge.thermo import place
+
+#: Largest difference of a recomputed energy, eV/atom.
+TOLERANCE = 1e-9
+#: Columns whose values are unique within each file.
+_UNIQUE = {
+    "structures": "structure_id", "calculations": "calculation_id", "failures": "calculation_id",
+    "frames": "frame_id", "hull": "calculation_id", "prototypes": "prototype_id", "selection": "candidate_id",
+}  # fmt: skip
+_LISTED = 5
+
+Row = Mapping[str, Any]
+
+
+def verify(folder: Path) -> list[str]:
+    """Give the problems of a release folder or of a campaign folder, empty when there are none."""
+    folder = Path(folder)
+    if (folder / "campaign.json").is_file():
+        return _campaign(folder)
+    if not any((folder / name).exists() for name in (layout.SUMS, layout.DATASET, "data")):
+        return [f"{folder}: neither a release (no {layout.SUMS}) nor a campaign (no campaign.json)"]
+    return [*_checksums(folder), *_Content(folder).problems()]
+
+
+def _campaign(folder: Path) -> list[str]:
+    from hullforge.store import seal
+
+    problems = list(seal.check(folder))
+    for release in sorted(path for path in folder.glob("release/*") if path.is_dir() and path.name[0] != "."):
+        problems += [f"release/{release.name}: {problem}" for problem in verify(release)]
+    return problems
+
+
+def _checksums(folder: Path) -> list[str]:
+    """Compare the files of a folder with its list of checksums."""
+    path = folder / layout.SUMS
+    if not path.is_file():
+        return [f"{layout.SUMS}: missing; the release is incomplete"]
+    listed = {}
+    for line in path.read_text().splitlines():
+        digest, _, name = line.partition("  ")
+        if not re.fullmatch(r"[0-9a-f]{64}", digest) or not name:
+            return [f"{layout.SUMS}: not a list of checksums: {line!r}"]
+        listed[name] = digest
+    present = set(layout.files(folder))
+    problems = [f"{name}: missing, though {layout.SUMS} lists it" for name in sorted(set(listed) - present)]
+    problems += [f"{name}: not listed in {layout.SUMS}" for name in sorted(present - set(listed))]
+    problems += [
+        f"{name}: its checksum is not the one in {layout.SUMS}"
+        for name in sorted(present & set(listed))
+        if layout.sha256(folder / name) != listed[name]
+    ]
+    return problems
+
+
+class _Content:
+    """The tables of one release, and what is wrong with them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.found: list[str] = []
+        self.tables: dict[str, pa.Table] = {}
+        self.functionals: list[str] = []
+
+    def problems(self) -> list[str]:
+        """Give everything that is wrong, in the order of the checks."""
+        try:
+            self.functionals = list(json.loads((self.folder / layout.CONFIG).read_text())["functionals"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return [f"{layout.CONFIG}: does not name the functionals ({error}); the tables were not checked"]
+        for name in TABLES:
+            if name in layout.WHOLE:
+                self._read(name, layout.table(name))
+            elif name in layout.BY_FUNCTIONAL:
+                for functional in self.functionals:
+                    self._read(name, layout.table(name, functional))
+        self._references()
+        self._selection()
+        self._counts()
+        for functional in self.functionals:
+            self._calculations(functional)
+            self._frames(functional)
+            self._hull(functional)
+            for kind, table in (("frames", "frames"), ("structures", "calculations")):
+                self._extxyz(layout.extxyz(kind, functional), layout.table(table, functional))
+        self._structures()
+        return self.found
+
+    def _report(self, path: str, problems: Iterable[str]) -> None:
+        """Add problems of one file and one kind: the first few in words, the rest as a number."""
+        every = list(problems)
+        self.found += [f"{path}: {problem}" for problem in every[:_LISTED]]
+        if len(every) > _LISTED:
+            self.found.append(f"{path}: and {len(every) - _LISTED} more like the one before")
+
+    def _read(self, name: str, path: str) -> None:
+        """Read one table, check its schema, the uniqueness of its ids and the order of its rows."""
+        try:
+            table = tables.read(self.folder / path, name)
+        except HullforgeError as error:
+            self.found.append(str(error).replace(f"{self.folder}/", ""))
+            return
+        wanted = TABLES[name].arrow()
+        if not table.schema.equals(wanted, check_metadata=False):
+            self.found.append(f"{path}: its columns are not those of the table '{name}'")
+            return
+        for field in wanted:
+            given = (table.schema.field(field.name).metadata or {}).get(b"unit")
+            if given != field.metadata.get(b"unit"):
+                self.found.append(
+                    f"{path}: column {field.name} has unit {given!r}, not {field.metadata.get(b'unit')!r}"
+                )
+        self.tables[path] = table
+        if name in _UNIQUE:
+            column = _UNIQUE[name]
+            counts = pc.value_counts(table[column])
+            repeated = [c["values"].as_py() for c in counts if c["counts"].as_py() > 1]
+            self._report(path, (f"{column} {value} is in more than one row" for value in repeated))
+        order = table.select(list(TABLES[name].sort_by))
+        if order.num_rows > 1 and not order.equals(
+            order.sort_by([(c, "ascending") for c in order.column_names])
+        ):
+            self.found.append(f"{path}: its rows are not sorted by {', '.join(order.column_names)}")
+
+    def _column(self, name: str, column: str, functional: str | None = None) -> list[Any]:
+        """Values of one column of a table, of all functionals unless one is named."""
+        functionals: list[str | None] = [None]
+        if name in layout.BY_FUNCTIONAL:
+            functionals = [functional] if functional else [*self.functionals]
+        found = [self.tables.get(layout.table(name, f)) for f in functionals]
+        return [value for table in found if table is not None for value in table[column].to_pylist()]
+
+    def _references(self) -> None:
+        """Check that every id that a table mentions is in the table that it belongs to."""
+        structures, prototypes = (
+            set(self._column("structures", "structure_id")),
+            set(self._column("prototypes", "prototype_id")),
+        )
+        self._known(layout.table("selection"), "prototype_id", prototypes, "prototypes")
+        self._known(layout.table("failures"), "prototype_id", prototypes, "prototypes")
+        for functional in self.functionals:
+            calculations = set(self._column("calculations", "calculation_id", functional))
+            path = layout.table("calculations", functional)
+            self._known(path, "structure_id", structures, "structures")
+            self._known(path, "prototype_id", prototypes, "prototypes")
+            for name in ("frames", "hull"):
+                self._known(layout.table(name, functional), "calculation_id", calculations, "calculations")
+            for name in layout.BY_FUNCTIONAL:
+                self._known(layout.table(name, functional), "functional", {functional}, "this file's name")
+        self._known(
+            layout.table("elemental_references"), "calculation_id", set(self._column("calculations", "calculation_id")), "calculations"
+        )  # fmt: skip
+
+    def _known(self, path: str, column: str, known: set[Any], where: str) -> None:
+        if path in self.tables:
+            strangers = sorted(set(self.tables[path][column].to_pylist()) - known)
+            self._report(path, (f"{column} {value} is not among the {where}" for value in strangers))
+
+    def _selection(self) -> None:
+        """Check that the first functional has a result or a failure of every selected candidate."""
+        first = self.functionals[0]
+        failed = self.tables.get(layout.table("failures"))
+        done = set(self._column("calculations", "candidate_id", first))
+        if failed is not None:
+            done |= set(failed.filter(pc.equal(failed["functional"], first))["candidate_id"].to_pylist())
+            both = set(self._column("failures", "calculation_id")) & set(
+                self._column("calculations", "calculation_id")
+            )
+            self._report(
+                layout.table("failures"), (f"calculation_id {c} is a result, too" for c in sorted(both))
+            )
+        lost = sorted(set(self._column("selection", "candidate_id")) - done)
+        self._report(
+            layout.table("selection"),
+            (f"candidate {c} has neither a {first} calculation nor a failure" for c in lost),
+        )
+
+    def _counts(self) -> None:
+        """Compare the numbers in the data set row with the tables."""
+        try:
+            data = json.loads((self.folder / layout.DATASET).read_text())
+            counts = {layout.table(name): n for name, n in data["counts"].items()}
+            for functional, entry in data["by_functional"].items():
+                counts |= {layout.table(name, functional): entry[name] for name in ("calculations", "frames")}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.found.append(f"{layout.DATASET}: not a data set row ({error!r})")
+            return
+        self._report(
+            layout.DATASET,
+            (
+                f"counts {n} rows of {path}, which has {self.tables[path].num_rows}"
+                for path, n in counts.items()
+                if path in self.tables and self.tables[path].num_rows != n
+            ),
+        )
+
+    def _each(self, path: str, check: Callable[[Row], Iterator[str]], key: str) -> None:
+        """Run `check` on every row of a file."""
+        if path in self.tables:
+            batches = self.tables[path].to_batches(max_chunksize=4096)
+            rows = (row for batch in batches for row in batch.to_pylist())
+            self._report(path, (f"{key} {row[key]}: {problem}" for row in rows for problem in check(row)))
+
+    def _calculations(self, functional: str) -> None:
+        self._each(layout.table("calculations", functional), _calculation_problems, "calculation_id")
+
+    def _frames(self, functional: str) -> None:
+        self._each(layout.table("frames", functional), _frame_problems, "frame_id")
+
+    def _structures(self) -> None:
+        self._each(layout.table("structures"), _geometry_problems, "structure_id")
+
+    def _hull(self, functional: str) -> None:
+        """Compute the hull again from the published energies, and compare."""
+        path, source = layout.table("hull", functional), layout.table("calculations", functional)
+        references_path = layout.table("elemental_references")
+        if not {path, source, references_path} <= set(self.tables):
+            return
+        published = {row["calculation_id"]: row for row in self.tables[path].to_pylist()}
+        calculations = self.tables[source]
+        undrifted = calculations.filter(pc.equal(pc.list_value_length(calculations["protocol_drift"]), 0))
+        versions = {row["hull_version"] for row in published.values()} or {0}
+        if len(versions) > 1:
+            self.found.append(f"{path}: rows of hull versions {sorted(versions)}; a hull has one")
+            return
+        try:
+            rows, references = place.placed(undrifted.select(list(place.COPIED)).to_pylist(), versions.pop())
+        except HullforgeError as error:
+            self.found.append(f"{path}: can't be recomputed: {error}")
+            return
+        recomputed = {row["calculation_id"]: row for row in rows}
+        self._report(path, (f"calculation {c} is missing" for c in sorted(set(recomputed) - set(published))))
+        strangers = sorted(set(published) - set(recomputed))
+        self._report(path, (f"calculation {c} does not belong into the hull" for c in strangers))
+        common = [c for c in published if c in recomputed]
+        self._report(path, (p for c in common for p in _hull_problems(published[c], recomputed[c])))
+        given = [r for r in self.tables[references_path].to_pylist() if r["functional"] == functional]
+        if given != references:
+            self.found.append(f"{references_path}: not the lowest elemental calculations with {functional}")
+
+    def _extxyz(self, name: str, path: str) -> None:
+        """Compare ids and energies of an extended XYZ with the table it was made from, in order."""
+        if path not in self.tables:
+            return
+        if not (self.folder / name).is_file():
+            self.found.append(f"{name}: missing")
+            return
+        key = "frame_id" if "frames" in path.split("/") else "calculation_id"
+        wanted = list(
+            zip(self.tables[path][key].to_pylist(), self.tables[path]["energy"].to_pylist(), strict=True)
+        )
+        try:
+            given = list(_headers(self.folder / name, key))
+        except ValueError as error:
+            self.found.append(f"{name}: {error}")
+            return
+        if len(given) != len(wanted):
+            self.found.append(f"{name}: {len(given)} frames, {path} has {len(wanted)} rows")
+        self._report(
+            name,
+            (
+                f"frame {number}: {key} {a[0]} with energy {a[1]} eV, {path} has {b[0]} with {b[1]} eV"
+                for number, (a, b) in enumerate(zip(given, wanted, strict=False))
+                if a != b
+            ),
+        )
+
+
+def _geometry_problems(row: Row) -> Iterator[str]:
+    n = len(row["numbers"])
+    if len(row["positions"]) != n or row.get("nsites", n) != n:
+        yield f"{n} atomic numbers, {len(row['positions'])} positions"
+        return
+    if "structure_id" in row:
+        made = ids.structure_id(row["numbers"], row["cell"], row["positions"], row["pbc"])
+        if made != row["structure_id"]:
+            yield f"the geometry is not that of structure_id {row['structure_id']}"
+    for column, length in (("forces", n), ("magmoms", n)):
+        if row.get(column) is not None and len(row[column]) != length:
+            yield f"{n} atoms, {len(row[column])} {column}"
+    volume = abs(float(np.linalg.det(np.reshape(row["cell"], (3, 3)))))
+    if "volume" in row and abs(volume - row["volume"]) > 1e-6 * volume:
+        yield f"the cell's volume is {volume:g} angstrom^3, not {row['volume']:g}"
+
+
+def _frame_problems(row: Row) -> Iterator[str]:
+    yield from _geometry_problems(row)
+    if row["frame_id"] != f"{row['calculation_id']}-{row['step']}":
+        yield "frame_id is not made of calculation_id and step"
+
+
+def _calculation_problems(row: Row) -> Iterator[str]:
+    yield from _geometry_problems(row)
+    if abs(row["energy"] / len(row["numbers"]) - row["energy_per_atom"]) > TOLERANCE:
+        yield f"energy {row['energy']} eV is not {row['energy_per_atom']} eV/atom times {len(row['numbers'])} atoms"
+    made = ids.calculation_id(row["theory_id"], row["candidate_id"], row["parent_structure_id"])
+    if made != row["calculation_id"]:
+        yield "the id is not that of its theory, candidate and starting geometry"
+    if row["forces"] is not None and row["max_force"] is not None:
+        largest = float(np.linalg.norm(row["forces"], axis=1).max())
+        if abs(largest - row["max_force"]) > 1e-6:
+            yield f"the largest force is {largest:g} eV/angstrom, not {row['max_force']:g}"
+    if row["stress"] is not None and row["max_stress"] is not None:
+        largest = float(np.abs(row["stress"]).max())
+        if abs(largest - row["max_stress"]) > 1e-6:
+            yield f"the largest stress is {largest:g} eV/angstrom^3, not {row['max_stress']:g}"
+
+
+def _hull_problems(published: Row, recomputed: Row) -> Iterator[str]:
+    name = f"calculation_id {published['calculation_id']}"
+    for column in ("energy_per_atom", "formation_energy_per_atom", "e_above_hull"):
+        a, b = published[column], recomputed[column]
+        if (a is None) != (b is None) or (a is not None and not abs(a - b) <= TOLERANCE):
+            yield f"{name}: {column} is {a} eV/atom, the published energies give {b}"
+    for column in (
+        "hull_status",
+        "is_on_hull",
+        "theory_id",
+        "structure_id",
+        "round",
+        "chemical_formula_reduced",
+    ):
+        if published[column] != recomputed[column]:
+            yield f"{name}: {column} is {published[column]}, it should be {recomputed[column]}"
+    shares = [phase["fraction"] for phase in published["decomposition"]]
+    if shares and abs(sum(shares) - 1) > 1e-6:
+        yield f"{name}: the fractions of its decomposition add up to {sum(shares):g}"
+
+
+_ENERGY = re.compile(r"(?:^| )energy=(\S+)")
+
+
+def _headers(path: Path, key: str) -> Iterator[tuple[str, float]]:
+    """Ids and energies of an extended XYZ; raises `ValueError` where it isn't one."""
+    name = re.compile(rf"(?:^| ){key}=(\S+)")
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(iter(file.readline, "")):
+            header = file.readline()
+            which, energy = name.search(header), _ENERGY.search(header)
+            if not line.strip().isdigit() or which is None or energy is None:
+                raise ValueError(f"frame {number} is not extended XYZ with {key} and energy")
+            for _ in range(int(line)):
+                if not file.readline().endswith("\n"):
+                    raise ValueError(f"frame {number} is cut short")
+            yield which[1], float(energy[1])

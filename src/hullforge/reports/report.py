@@ -1,0 +1,213 @@
+"""The report of a round: one HTML page that stands alone, and the same numbers as JSON.
+
+Comes in: the folders of rounds 0 to r. Goes out: `report.html`, with its styles and figures inside and nothing
+from outside, and `metrics.json`. The same tables give the same numbers; only what is under `costs`, measured
+times, differs between runs. This module puts together what `statistics`, `findings` and `figures` make.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hullforge.reports import data, figures, findings, statistics
+from hullforge.store import atomic
+from hullforge.store.vocabulary import Stratum
+
+TEMPLATES = Path(__file__).parent / "templates"
+#: At most this many rows of a table are printed; the tables themselves hold all.
+MOST_ROWS = 40
+MOST_VOLUMES = 20
+
+
+def run(
+    campaign_name: str,
+    engine_warning: str,
+    round_: int,
+    rounds: list[Path],
+    functionals: list[str],
+    out: Path,
+) -> None:
+    """Write `report.html` and `metrics.json` of round `round_` into the folder `out`.
+
+    `rounds` are the folders of rounds 0 to `round_`; `engine_warning` is printed as a banner unless empty.
+    Raises `TableError` when a table can't be read; missing and empty tables give a report that says so.
+    """
+    campaign = data.read(campaign_name, round_, rounds, functionals)
+    metrics = measure(campaign)
+    metrics["engine_warning"] = engine_warning
+    atomic.write_json(out / "metrics.json", metrics)
+    atomic.write_text(out / "report.html", render(campaign, metrics))
+
+
+def measure(campaign: data.Campaign) -> dict[str, Any]:
+    """Give all numbers of the report as JSON-like values; those under `costs` are measured times."""
+    found = findings.compounds(campaign)
+    this_round = [row for row in campaign.rows if row.round == campaign.round]
+    groups = statistics.strata(campaign, campaign.round)
+    return {
+        "campaign": campaign.name,
+        "round": campaign.round,
+        "functionals": list(campaign.functionals),
+        "counts": {
+            "prototypes": campaign.n_prototypes,
+            "screened_survivors": campaign.n_screened,
+            "selected": len(campaign.selections),
+            "calculations": {
+                f: sum(row["functional"] == f for row in campaign.calculations) for f in campaign.functionals
+            },
+            "failures": {
+                f: sum(row["functional"] == f for row in campaign.failures) for f in campaign.functionals
+            },
+        },
+        "summary": findings.words(campaign, found),
+        "compounds": found,
+        "elements": findings.elements(campaign),
+        "larger_systems": findings.larger_systems(campaign),
+        "strata": groups,
+        "discovery_acceleration": statistics.discovery_acceleration(groups),
+        "screener": statistics.screener_errors(this_round),
+        "screener_by_stratum": {
+            stratum.value: statistics.screener_errors([row for row in this_round if row.stratum == stratum])
+            for stratum in statistics.CHOSEN_BY_SCREENER
+        },
+        "screener_validation": campaign.screener.get("validation"),
+        "classification_control": statistics.classification(this_round),
+        "failures": statistics.failures(campaign),
+        "recovery": statistics.recovery(campaign),
+        "prerelax": statistics.prerelaxation(campaign),
+        "ionic_steps": statistics.ionic_steps(campaign),
+        "volumes": statistics.volumes(campaign),
+        "costs": statistics.costs(campaign),
+    }
+
+
+def drawings(campaign: data.Campaign, metrics: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Draw the figures; a figure without data is left out."""
+    rows = [row for row in campaign.rows if row.after is not None]
+    by_round = {
+        f"round {r}": [row.after for row in rows if row.round == r and row.after is not None]
+        for r in range(campaign.round + 1)
+    }
+    drawn: dict[str, list[str]] = {"histogram": [], "hits": [], "parity": [], "hulls": [], "volumes": []}
+    if rows:
+        drawn["histogram"].append(
+            figures.distance_histogram(
+                {k: v for k, v in by_round.items() if v},
+                f"Distance to the {campaign.first} hull after round {campaign.round}",
+            )
+        )
+    if any(group["computed"] for group in metrics["strata"]):
+        drawn["hits"].append(figures.hit_rates(metrics["strata"], f"Hits of round {campaign.round}"))
+    here = [row for row in rows if row.round == campaign.round]
+    for quantity, title, pairs in (
+        (
+            "formation energy",
+            "Formation energy",
+            [(row.stratum, row.predicted_formation, row.formation, row.uncertainty) for row in here],
+        ),
+        (
+            "distance to the hull",
+            "Distance to the hull before the round",
+            [(row.stratum, row.predicted_above, row.before, row.uncertainty) for row in here],
+        ),
+    ):
+        known = [(s, p, c, u) for s, p, c, u in pairs if p is not None and c is not None]
+        if known:
+            drawn["parity"].append(figures.parity(known, quantity, title))
+    for system in findings.binaries(campaign):
+        drawn["hulls"].append(
+            figures.binary_hull(
+                system["elements"], system["points"], campaign.round + 1, system["chemsys"].replace("-", "–")
+            )
+        )
+    for other in campaign.functionals[1:]:
+        own = [row for row in metrics["volumes"] if _own_volume(row, other, campaign.functionals)]
+        if own:
+            drawn["volumes"].append(
+                figures.volume_change(own, campaign.first, other, f"{other} against {campaign.first}")
+            )
+    return drawn
+
+
+def _own_volume(row: Mapping[str, Any], functional: str, functionals: Sequence[str]) -> bool:
+    """Tell whether a functional relaxed the cell, and did not take over that of the functional before it."""
+    volume = row["volume_per_atom"]
+    before = functionals[functionals.index(functional) - 1]
+    return functional in volume and (before not in volume or abs(volume[functional] - volume[before]) > 1e-6)
+
+
+def render(campaign: data.Campaign, metrics: Mapping[str, Any]) -> str:
+    """Give the page."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "formula": _formula,
+        "energy": _energy,
+        "mev": _mev,
+        "percent": _percent,
+        "rate": _rate,
+        "sentence": _sentence,
+        "number": _number,
+    }
+    drawn = {name: [Markup(svg) for svg in svgs] for name, svgs in drawings(campaign, metrics).items()}  # noqa: S704 - our own SVG, text escaped by matplotlib
+    return environment.get_template("report.html").render(
+        m=metrics,
+        figures=drawn,
+        first=campaign.first,
+        strata={stratum.value: stratum.description for stratum in Stratum},
+        metastable=1000 * findings.METASTABLE,
+        most_rows=MOST_ROWS,
+        most_volumes=MOST_VOLUMES,
+        own_volume=lambda row, functional: _own_volume(row, functional, campaign.functionals),
+        shared_volumes=[
+            f
+            for f in campaign.functionals[1:]
+            if metrics["volumes"]
+            and not any(_own_volume(row, f, campaign.functionals) for row in metrics["volumes"])
+        ],
+    )
+
+
+def _formula(text: str) -> str:
+    return figures.pretty(text)
+
+
+def _sentence(text: str) -> str:
+    """Typeset the formulas in a sentence of `findings.words`."""
+    return re.sub(r"\b(?:[A-Z][a-z]?\d*){2,}\b", lambda match: figures.pretty(match.group()), text)
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def _energy(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else _signed(f"{value:.{digits}f}")
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else _signed(f"{value:.{digits}f}")
+
+
+def _mev(value: float | None) -> str:
+    if value is None:
+        return "–"
+    rounded = round(1000 * value)
+    return _signed(str(rounded)) if rounded else "0"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def _rate(value: Mapping[str, Any]) -> str:
+    return "–" if value["rate"] is None else f"{value['hits']}/{value['n']}"

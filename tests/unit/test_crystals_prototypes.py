@@ -1,0 +1,360 @@
+"""Compilation of prototypes: labels, species order, shell graphs, automorphisms, and what is refused."""
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, graphene, make_supercell, mx2
+from ase.io import write
+from ase.spacegroup import crystal
+
+from hullforge.config import Prototypes, PrototypesSettings
+from hullforge.crystals import decorations, matching, prototypes, shells
+from hullforge.errors import PrototypeError
+
+QUATERNARY_HEUSLER = crystal(
+    ["Li", "Mg", "Pd", "Sn"], [(0, 0, 0), (0.5, 0.5, 0.5), (0.25,) * 3, (0.75,) * 3], spacegroup=216, cellpar=[6.5] * 3 + [90] * 3
+)  # fmt: skip
+FLUORITE = bulk("CaF2", "fluorite", a=5.46)
+MOS2 = mx2("MoS2", vacuum=7.5)
+MOS2.pbc = (True, True, False)
+
+
+def compiled(atoms, name="test", symprec=0.01):
+    return prototypes.compile_structure(atoms, name, "test", symprec)
+
+
+def settings(**keys):
+    return PrototypesSettings(prototypes=Prototypes(**{"library": "none", **keys}))
+
+
+@pytest.fixture(scope="module")
+def library():
+    """All prototypes of the library with at most 32 sites, the set that published counts refer to."""
+    return prototypes.collect(settings(library="aflow", max_sites=32, nspecies=(1, 2, 3, 4, 5)))
+
+
+def test_species_follow_the_letters_of_the_label():
+    fluorite = compiled(FLUORITE)
+    assert fluorite.protostructure == "AB2_cF12_225_a_c"
+    assert fluorite.species_counts.tolist() == [1, 2]
+    # Species 0 is at a, the cube's corners: cations in fluorite, anions in antifluorite.
+    atoms = decorations.decorate(fluorite, ("Si", "Mg"))
+    assert atoms.get_chemical_formula("reduce") in {"Mg2Si", "SiMg2"}
+    assert fluorite.automorphisms == ((0, 1),)
+    assert compiled(bulk("BaF2", "fluorite", a=6.2)).prototype_id == fluorite.prototype_id
+
+
+def test_species_order_does_not_follow_the_alphabet():
+    anti = Atoms("SiMg2", cell=FLUORITE.cell, positions=FLUORITE.positions, pbc=True)
+    first, second = compiled(anti), compiled(FLUORITE)
+    assert first.prototype_id == second.prototype_id
+    assert np.array_equal(first.site_species, second.site_species)
+
+
+@pytest.mark.parametrize(
+    ("structure", "label"),
+    [("rocksalt", "AB_cF8_225_a_b"), ("cesiumchloride", "AB_cP2_221_a_b"), ("zincblende", "AB_cF8_216_a_c")],
+)
+def test_exchanging_the_species_of_simple_binaries_gives_the_same_crystal(structure, label):
+    prototype = compiled(bulk("NaCl", structure, a=5.0))
+    assert prototype.protostructure == label
+    assert prototype.automorphisms == ((0, 1), (1, 0))
+    assert decorations.count(prototype, 83) == 83 * 82 // 2
+
+
+def test_quaternary_heusler_has_three_distinct_of_24_decorations():
+    prototype = compiled(QUATERNARY_HEUSLER)
+    assert len(prototype.automorphisms) == 8
+    assert decorations.count(prototype, 4) == 3
+    # The diagonal planes pair {Li, Mg} and {Pd, Sn}: which element is whose partner is all that distinguishes.
+    partners = {
+        frozenset(map(frozenset, _partners(prototype, decorations.canonical(prototype, order))))
+        for order in itertools.permutations(("Li", "Mg", "Pd", "Sn"))
+    }
+    assert len(partners) == 3
+
+
+def _partners(prototype, elements):
+    """Elements half a cell diagonal apart, from coordinates alone."""
+    atoms = decorations.decorate(prototype, elements, 15.0)
+    scaled = atoms.get_scaled_positions()
+    for i, j in itertools.combinations(range(4), 2):
+        difference = (scaled[j] - scaled[i]) % 1
+        if np.allclose(np.abs(difference - 0.5), 0, atol=1e-6):
+            yield atoms.symbols[i], atoms.symbols[j]
+
+
+@pytest.mark.parametrize("atoms", [FLUORITE, QUATERNARY_HEUSLER, bulk("ZnS", "wurtzite", a=3.8, c=6.3), MOS2])
+def test_weights_sum_to_24_for_every_class_and_multiplicities_to_the_sites(atoms):
+    prototype = compiled(atoms)
+    assert np.bincount(prototype.edge_source, prototype.edge_weight) == pytest.approx(24)
+    assert prototype.class_multiplicity.sum() == prototype.nsites
+    assert np.array_equal(np.bincount(prototype.site_class), prototype.class_multiplicity)
+    assert np.array_equal(prototype.class_species[prototype.site_class], prototype.site_species)
+
+
+def test_edges_are_balanced_in_both_directions_where_no_shell_is_cut():
+    prototype = compiled(FLUORITE)
+    whole = {
+        (s, t): w
+        for s, t, shell, w in zip(
+            prototype.edge_source,
+            prototype.edge_target,
+            prototype.edge_shell,
+            prototype.edge_weight,
+            strict=True,
+        )
+        if shell == 0
+    }
+    # A cation has 8 anions nearby, an anion 4 cations; there are two anions for each cation.
+    assert whole == {(0, 1): 8, (1, 0): 4}
+
+
+def test_the_cut_shell_is_weighted_in_part():
+    # fcc: 12 + 6 + 24; of the third shell 6 of 24 count.
+    prototype = compiled(bulk("Cu"))
+    assert prototype.edge_weight.tolist() == [12, 6, 6]
+
+
+def test_layers_have_no_neighbours_across_the_vacuum():
+    prototype = compiled(MOS2)
+    assert prototype.pbc.sum() == 2
+    near = MOS2.copy()
+    near.cell[2] = near.cell[2] * 0.6
+    near.positions[:, 2] -= near.positions[:, 2].mean() - near.cell[2, 2] / 2
+    assert compiled(near).prototype_id == prototype.prototype_id
+    split = MOS2.copy()
+    split.positions[:, 2] -= MOS2.positions[0, 2]
+    split.wrap(pbc=True)
+    assert compiled(split).prototype_id == prototype.prototype_id
+    periodic = near.copy()
+    periodic.pbc = True
+    assert compiled(periodic).pbc.all()
+
+
+def test_graphene_is_a_prototype_of_one_class():
+    sheet = graphene(vacuum=8)
+    sheet.pbc = (True, True, False)
+    prototype = compiled(sheet)
+    assert prototype.class_multiplicity.tolist() == [2]
+    assert prototype.edge_weight.tolist()[0] == 3
+
+
+def test_chains_are_prototypes_wherever_their_axis_lies():
+    chain = Atoms(
+        "SnSe", cell=[12.0, 13.0, 5.0], positions=[[6, 6, 0], [7, 6, 2.5]], pbc=(False, False, True)
+    )
+    turned = Atoms(
+        "SnSe", cell=[5.0, 30.0, 20.0], positions=[[0, 29.5, 6], [2.5, 0.5, 6]], pbc=(True, False, False)
+    )
+    first, second = compiled(chain), compiled(turned)
+    assert first.pbc.sum() == second.pbc.sum() == 1
+    assert first.edge_weight.tolist() == second.edge_weight.tolist()
+    assert first.automorphisms == second.automorphisms == ((0, 1), (1, 0))
+    assert first.prototype_id[-8:] == second.prototype_id[-8:]
+
+
+def test_two_layers_in_one_cell_are_refused():
+    both = MOS2.repeat((1, 1, 2))
+    both.pbc = (True, True, False)
+    with pytest.raises(PrototypeError, match="a single layer"):
+        compiled(both)
+
+
+def test_few_neighbours_are_all_taken():
+    graph = shells.shell_graph(
+        np.eye(3) * 9, np.array([[0, 0, 0], [0, 0, 1.0], [0, 0, 2.0]]), np.zeros(3, dtype=bool)
+    )
+    assert np.bincount(graph.source, graph.weight).tolist() == [2, 2, 2]
+
+
+def test_the_table_gives_back_what_was_written(tmp_path):
+    write(tmp_path / "MgO.extxyz", bulk("MgO", "rocksalt", a=4.2))
+    write(tmp_path / "CaF2.cif", FLUORITE)
+    write(tmp_path / "POSCAR-heusler", QUATERNARY_HEUSLER, format="vasp", sort=True)
+    write(tmp_path / "layer.extxyz", MOS2)
+    (tmp_path / "README.md").write_text("where these come from")
+    out, again = tmp_path.parent / "first.parquet", tmp_path.parent / "second.parquet"
+    wanted = settings(folder=tmp_path, nspecies=(1, 2, 3, 4))
+    prototypes.build(wanted, out)
+    prototypes.build(wanted, again)
+    assert out.read_bytes() == again.read_bytes()
+    read = prototypes.load(out)
+    assert [p.prototype_id for p in read] == sorted(p.prototype_id for p in read)
+    assert {p.source for p in read} == {"MgO.extxyz", "CaF2.cif", "POSCAR-heusler", "layer.extxyz"}
+    for written, back in zip(prototypes.collect(wanted), read, strict=True):
+        assert written.row() == back.row()
+
+
+def test_equal_prototypes_are_kept_once_the_first_by_name(tmp_path):
+    write(tmp_path / "b-periclase.extxyz", bulk("MgO", "rocksalt", a=4.2))
+    write(tmp_path / "a-halite.extxyz", bulk("NaCl", "rocksalt", a=5.6))
+    (kept,) = prototypes.collect(settings(folder=tmp_path))
+    assert kept.name == "a-halite"
+
+
+def test_all_broken_files_are_named_at_once_with_their_cause(tmp_path):
+    write(tmp_path / "good.cif", FLUORITE)
+    (tmp_path / "broken.cif").write_text("data_x\n_cell_length_a oops\n")
+    (tmp_path / "notes.docx").write_text("?")
+    overlapping = Atoms("NaCl", cell=np.eye(3) * 4, positions=[[0, 0, 0], [0, 0, 0.05]], pbc=True)
+    write(tmp_path / "overlapping.extxyz", overlapping)
+    write(tmp_path / "molecule.xyz", Atoms("CO", positions=[[0, 0, 0], [0, 0, 1.1]]))
+    (tmp_path / "disordered.cif").write_text(_DISORDERED)
+    with pytest.raises(PrototypeError) as caught:
+        prototypes.collect(settings(folder=tmp_path, nspecies=(1, 2, 3)))
+    message = str(caught.value)
+    for name in ("broken.cif", "notes.docx", "overlapping.extxyz", "molecule.xyz", "disordered.cif"):
+        assert name in message
+    assert "good.cif" not in message
+    assert "coincide" in message
+    assert "no axis is periodic" in message
+    assert "shared by several elements" in message
+
+
+_DISORDERED = """data_alloy
+_cell_length_a 3.6
+_cell_length_b 3.6
+_cell_length_c 3.6
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 1'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Cu1 Cu 0 0 0 0.5
+Au1 Au 0 0 0 0.5
+"""
+
+
+def test_a_folder_that_is_absent_or_empty_is_an_error(tmp_path):
+    with pytest.raises(PrototypeError, match="is not a folder"):
+        prototypes.collect(settings(folder=tmp_path / "nowhere"))
+    with pytest.raises(PrototypeError, match="holds no structure"):
+        prototypes.collect(settings(folder=tmp_path))
+
+
+def test_filters_that_leave_nothing_are_an_error(tmp_path):
+    write(tmp_path / "CaF2.cif", FLUORITE)
+    with pytest.raises(PrototypeError, match="no prototype is left of 1"):
+        prototypes.collect(settings(folder=tmp_path, max_sites=2))
+    with pytest.raises(PrototypeError, match="no prototype is left"):
+        prototypes.collect(settings(folder=tmp_path, nspecies=(4,)))
+
+
+def test_prototypes_are_excluded_by_label_name_or_id(tmp_path):
+    write(tmp_path / "CaF2.cif", FLUORITE)
+    write(tmp_path / "MgO.extxyz", bulk("MgO", "rocksalt", a=4.2))
+    for name in ("AB2_cF12_225_a_c", "CaF2", compiled(FLUORITE).prototype_id):
+        (left,) = prototypes.collect(settings(folder=tmp_path, exclude=(name,)))
+        assert left.name == "MgO"
+    with pytest.raises(
+        PrototypeError, match="no prototype is called 'AB2_cF12_225_a_b'; did you mean 'AB2_cF12_225_a_c'"
+    ):
+        prototypes.collect(settings(folder=tmp_path, exclude=("AB2_cF12_225_a_b",)))
+
+
+def test_labels_of_decorated_structures_are_those_of_their_prototypes():
+    atoms = decorations.decorate(compiled(FLUORITE), ("Si", "Mg"))
+    assert matching.protostructure_label(atoms) == "AB2_cF12_225_a_c"
+    assert matching.space_group_number(atoms) == 225
+    atoms.rattle(0.2, seed=1)
+    assert matching.space_group_number(atoms) == 1
+    assert matching.protostructure_label(atoms) != "AB2_cF12_225_a_c"
+
+
+def test_no_label_where_symmetry_fails():
+    overlapping = Atoms("Na2", cell=np.eye(3) * 4, positions=[[0, 0, 0], [0, 0, 1e-5]], pbc=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert matching.protostructure_label(overlapping) is None
+        assert matching.space_group_number(overlapping) is None
+
+
+def test_a_supercell_compiles_to_its_primitive_cell():
+    doubled = make_supercell(FLUORITE, [[2, 0, 0], [0, 1, 0], [0, 0, 1]])
+    assert compiled(doubled).prototype_id == compiled(FLUORITE).prototype_id
+
+
+@pytest.mark.slow
+def test_counts_of_the_library_are_the_published_ones(library):
+    raw, distinct, ordered_twice = {}, {}, {}
+    for prototype in library:
+        k = prototype.nspecies
+        raw[k] = raw.get(k, 0) + decorations.count(prototype, 83) * len(prototype.automorphisms)
+        distinct[k] = distinct.get(k, 0) + decorations.count(prototype, 83)
+        ordered_twice[k] = ordered_twice.get(k, 0) + (len(prototype.automorphisms) == 2)
+    assert len(library) == 271
+    assert raw == {1: 4067, 2: 1_157_020, 3: 24_256_584, 4: 308_720_160, 5: 3_484_127_520}
+    assert distinct == {1: 4067, 2: 1_095_766, 3: 23_154_012, 4: 308_720_160, 5: 3_484_127_520}
+    assert ordered_twice == {1: 0, 2: 18, 3: 4, 4: 0, 5: 0}
+
+
+@pytest.mark.slow
+def test_classes_of_the_library_are_the_published_ones(library):
+    classes = [sum(len(p.class_species) for p in library if p.nspecies == k) for k in (1, 2, 3, 4, 5)]
+    assert classes == [93, 483, 180, 36, 5]
+    assert len({p.prototype_id for p in library}) == 271
+    assert len({p.protostructure for p in library}) == 253
+    for prototype in library:
+        assert np.bincount(prototype.edge_source, prototype.edge_weight) == pytest.approx(24)
+        assert prototype.class_multiplicity.sum() == prototype.nsites
+
+
+@pytest.mark.slow
+def test_automorphisms_agree_with_symmetry_operations_of_the_undecorated_crystal(library):
+    """An independent way: operations by spglib, with all species equal, instead of equal graphs."""
+    differing = {p.name: p.automorphisms for p in library if _by_operations(p, 1e-3) != set(p.automorphisms)}
+    # Exchanging the species of these two is no symmetry of the given coordinates, but of the order of their
+    # shells: the decorations differ by a shift of free parameters that a relaxation undoes.
+    assert differing == {"B20": ((0, 1), (1, 0)), "B_a": ((0, 1), (1, 0))}
+
+
+def _by_operations(prototype, symprec):
+    import spglib
+
+    scaled = prototype.positions @ np.linalg.inv(prototype.cell)
+    found = spglib.get_symmetry((prototype.cell, scaled, np.ones(prototype.nsites)), symprec=symprec)
+    permutations = set()
+    for rotation, translation in zip(found["rotations"], found["translations"], strict=True):
+        difference = (scaled @ rotation.T + translation)[:, None] - scaled[None]
+        difference -= np.round(difference)
+        image = np.linalg.norm(difference @ prototype.cell, axis=-1).argmin(axis=1)
+        onto = set(zip(prototype.site_species.tolist(), prototype.site_species[image].tolist(), strict=True))
+        if len(onto) == prototype.nspecies:
+            permutations.add(tuple(b for _, b in sorted(onto)))
+    return permutations
+
+
+@pytest.mark.slow
+def test_labels_are_those_of_pymatgen(library):
+    from pymatgen.analysis.prototypes import get_protostructure_label, get_prototype_from_protostructure
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    pool = ("Zr", "Al", "O", "Cs", "Fe")
+    for prototype in library[::6]:
+        structure = AseAtomsAdaptor.get_structure(decorations.decorate(prototype, pool[: prototype.nspecies]))
+        label = get_protostructure_label(structure, "spglib", raise_errors=True, init_symprec=0.01)
+        assert get_prototype_from_protostructure(label) == prototype.protostructure
+
+
+def test_a_library_prototype_that_does_not_compile_is_skipped_and_counted(monkeypatch, caplog):
+    from hullforge.crystals import sources
+
+    bad = Atoms("NaCl", cell=np.eye(3) * 4, positions=[[0, 0, 0], [0, 0, 0.05]], pbc=True)
+    entries = [
+        sources.Entry("bad", "aflow", bad, is_library=True),
+        sources.Entry("good", "aflow", FLUORITE, is_library=True),
+    ]
+    monkeypatch.setattr(sources, "aflow", lambda: entries)
+    (kept,) = prototypes.collect(settings(library="aflow"))
+    assert kept.name == "good"
+    assert "1 library prototypes are left out: aflow: bad" in caplog.text

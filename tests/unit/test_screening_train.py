@@ -1,0 +1,289 @@
+"""Training: it learns, it repeats, it does not mind few records, and its file says when it is broken."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+from hullforge.config import Training, TrainSettings
+from hullforge.crystals import decorations
+from hullforge.crystals.prototypes import Prototype, compile_structure
+from hullforge.errors import ModelError
+from hullforge.screening import data, model, train
+from hullforge.store import ids, tables
+from hullforge.store.schema import TABLES
+from hullforge.store.structures import NUMBERS, row_from_atoms
+
+ELEMENTS = ("Li", "Mg", "Al", "Si")
+POOL = np.array([NUMBERS[symbol] for symbol in ELEMENTS])
+
+
+def prototypes() -> list[Prototype]:
+    structures = {
+        "copper": bulk("Cu"),
+        "tungsten": bulk("W"),
+        "halite": bulk("NaCl", "rocksalt", a=5.6),
+        "fluorite": bulk("CaF2", "fluorite", a=5.4),
+        "cesium chloride": bulk("CsCl", "cesiumchloride", a=4.1),
+    }
+    compiled = [compile_structure(atoms, name, "test") for name, atoms in structures.items()]
+    return sorted(compiled, key=lambda p: p.prototype_id)
+
+
+def synthetic_energy(prototype: Prototype, symbols: tuple[str, ...]) -> float:
+    """Elements attract by how far apart they stand in a made-up scale; the prototype shifts it."""
+    if len(symbols) == 1:
+        return 0.01 * prototype.nsites
+    scale = {"Li": -1.0, "Mg": -0.4, "Al": 0.3, "Si": 1.0}
+    shift = {"halite": 0.1, "fluorite": -0.05}.get(prototype.name, 0.0)
+    return -0.2 * (scale[symbols[0]] - scale[symbols[1]]) ** 2 + shift
+
+
+def empty_row(name: str) -> dict[str, Any]:
+    def value(column):
+        kind = str(column.type)
+        if column.null:
+            return None
+        if kind.startswith(("list", "map")):
+            return []
+        if kind.startswith("fixed_size_list"):
+            return [0] * column.type.list_size
+        return {"string": "", "bool": False}.get(kind, 0)
+
+    return {column.name: value(column) for column in TABLES[name].columns}
+
+
+def rows_of(
+    prototype: Prototype, symbols: tuple[str, ...], energy: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    atoms = decorations.decorate(prototype, symbols)
+    candidate = ids.candidate_id(prototype.prototype_id, symbols)
+    common = row_from_atoms(atoms) | {
+        "calculation_id": "k1-" + candidate,
+        "candidate_id": candidate,
+        "prototype_id": prototype.prototype_id,
+        "functional": "PBE",
+    }
+    calculation = {
+        key: v for key, v in (empty_row("calculations") | common).items() if key in empty_row("calculations")
+    }
+    placed = common | {"formation_energy_per_atom": energy, "e_above_hull": 0.1, "hull_status": "ok"}
+    hull = {key: v for key, v in (empty_row("hull") | placed).items() if key in empty_row("hull")}
+    return calculation, hull
+
+
+def campaign(folder: Path, limit: int | None = None, change=None) -> dict[str, Any]:
+    """Write a prototypes table and the tables of a round on synthetic energies."""
+    known = prototypes()
+    pairs = []
+    for prototype in known:
+        ranks = np.arange(decorations.count(prototype, len(ELEMENTS)))
+        for row in decorations.unrank(prototype, ranks, len(ELEMENTS)):
+            symbols = tuple(ELEMENTS[at] for at in row)
+            pairs.append(rows_of(prototype, symbols, synthetic_energy(prototype, symbols)))
+    pairs = pairs[:limit]
+    if change is not None:
+        change(pairs)
+    tables.write(folder / "prototypes.parquet", "prototypes", [prototype.row() for prototype in known])
+    tables.write(folder / "calculations.parquet", "calculations", [calculation for calculation, _ in pairs])
+    tables.write(folder / "hull.parquet", "hull", [hull for _, hull in pairs])
+    return {
+        "prototypes": folder / "prototypes.parquet",
+        "calculations": [folder / "calculations.parquet"],
+        "hull": folder / "hull.parquet",
+    }
+
+
+def settings(**training) -> TrainSettings:
+    return TrainSettings(
+        training=Training(**{"epochs": 60, "ensemble": 2, **training}), elements=ELEMENTS, seed=3
+    )
+
+
+def metrics_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "metrics.json").read_text())
+
+
+def test_training_learns_a_synthetic_target(tmp_path):
+    files = campaign(tmp_path)
+    train.run(settings(epochs=150, validation_share=0.15), **files, out=tmp_path / "screener")
+    found = metrics_of(tmp_path / "screener")
+    records, _ = data.load(prototypes(), files["calculations"], files["hull"], 8.0)
+    spread = float(
+        np.abs(records.formation_energy_per_atom - np.median(records.formation_energy_per_atom)).mean()
+    )
+    assert found["n_train"] + found["n_validation"] == len(records) == 4 + 4 + 6 + 12 + 6
+    assert found["train"]["mae"] < 0.2 * spread
+    assert found["validation"]["mae"] < 0.7 * spread
+    assert found["train"]["mae_volume_relative"] < 0.02
+    assert found["seen_elements"] == list(ELEMENTS)
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    files = campaign(tmp_path)
+    state = torch.random.get_rng_state()
+    for name in ("one", "two"):
+        torch.rand(1)
+        train.run(settings(epochs=5), **files, out=tmp_path / name)
+    torch.random.set_rng_state(state)
+    for file in ("model.pt", "metrics.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_members_differ_and_the_caller_keeps_its_random_state(tmp_path):
+    files = campaign(tmp_path, limit=6)
+    before = torch.random.get_rng_state()
+    train.run(settings(epochs=2), **files, out=tmp_path)
+    assert torch.equal(before, torch.random.get_rng_state())
+    one, two = (member.state_dict() for member in model.load(tmp_path / "model.pt").members)
+    assert not torch.equal(one["elements.weight"], two["elements.weight"])
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_few_records_are_enough_to_go_on(tmp_path, number):
+    files = campaign(tmp_path, limit=number)
+    train.run(settings(epochs=3, validation_share=0.99), **files, out=tmp_path)
+    found = metrics_of(tmp_path)
+    assert found["n_train"] + found["n_validation"] == number
+    assert (found["n_train"] == 0) == (number == 0)
+    assert found["notes"]
+    screener = model.load(tmp_path / "model.pt")
+    table = model.GraphTable(prototypes())
+    predicted = screener.predict_mixed(table, np.array([0]), POOL[None, :2])
+    assert np.isfinite(predicted.formation_energy_per_atom).all()
+    assert (predicted.uncertainty > 0).all()
+
+
+def test_what_is_dropped_is_counted(tmp_path):
+    def change(pairs):
+        pairs[0][1]["formation_energy_per_atom"] = 9.0
+        pairs[1][0]["protocol_drift"] = ["relax1:encut=300"]
+        pairs[2][1].update(hull_status="missing_reference", formation_energy_per_atom=None)
+        pairs[3][1]["prototype_id"] = "no such prototype"
+        again = [dict(row) for row in pairs[4]]
+        for row in again:
+            row["calculation_id"] += "-again"
+        again[1]["formation_energy_per_atom"] -= 1.0
+        pairs.append(tuple(again))
+
+    files = campaign(tmp_path, limit=12, change=change)
+    records, dropped = data.load(prototypes(), files["calculations"], files["hull"], 8.0)
+    assert dropped == data.Dropped(not_placed=1, protocol_drift=1, not_found=1, repeated=1, outliers=1)
+    assert len(records) == 8
+    assert records.formation_energy_per_atom.min() < -0.9
+
+
+def test_a_decoration_is_found_whatever_the_order_of_the_sites():
+    prototype = next(p for p in prototypes() if p.name == "fluorite")
+    symbols = ("Si", "Mg")
+    numbers = decorations.decorate(prototype, symbols).numbers
+    candidate = ids.candidate_id(prototype.prototype_id, symbols)
+    for order in (numbers, numbers[::-1], np.sort(numbers)):
+        assert data.decoration(prototype, order.tolist(), candidate) == (14, 12)
+    assert data.decoration(prototype, numbers.tolist(), "c1-another") is None
+    assert data.decoration(prototype, [12, 12], candidate) is None
+
+
+def test_split_does_not_move_when_records_are_added(tmp_path):
+    few = campaign(tmp_path / "few", limit=15)
+    many = campaign(tmp_path / "many")
+    sides = []
+    for files in (few, many):
+        records, _ = data.load(prototypes(), files["calculations"], files["hull"], 8.0)
+        _, validation = data.split(records, 0.3, seed=1)
+        sides.append((set(records.candidate_ids), set(validation.candidate_ids)))
+    (few_all, few_validation), (_, many_validation) = sides
+    assert few_validation == many_validation & few_all
+    assert few_validation
+
+
+def small_screener() -> model.Screener:
+    torch.manual_seed(0)
+    members = [model.Network(train.PRESETS["tiny"]) for _ in range(2)]
+    return model.Screener(members, model.Normalisation(-0.3, 0.4, 0.02, 0.05), ELEMENTS, 1.7)
+
+
+def test_a_model_file_rebuilds_itself(tmp_path):
+    screener = small_screener()
+    screener.save(tmp_path / "model.pt")
+    again = model.load(tmp_path / "model.pt")
+    table = model.GraphTable(prototypes())
+    index, species = np.array([0, 3]), np.array([[3, 12], [13, 14]])
+    before, after = (s.predict_mixed(table, index, species) for s in (screener, again))
+    np.testing.assert_array_equal(before.formation_energy_per_atom, after.formation_energy_per_atom)
+    np.testing.assert_array_equal(before.uncertainty, after.uncertainty)
+    again.save(tmp_path / "again.pt")
+    assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "model.pt").read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_model_file_cut_short_is_refused(tmp_path, share):
+    path = tmp_path / "model.pt"
+    small_screener().save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ModelError, match="train again"):
+        model.load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("format", "cgat-1", "format"),
+        ("element_table", ["H", "He"], "table of elements"),
+        ("ensemble", [], "do not match"),
+        ("normalisation", {"mean": 0}, "do not match"),
+    ],
+)
+def test_a_model_file_that_does_not_fit_is_refused(tmp_path, key, value, message):
+    path = tmp_path / "model.pt"
+    small_screener().save(path)
+    content = torch.load(path, weights_only=True)
+    content[key] = value
+    torch.save(content, path)
+    with pytest.raises(ModelError, match=message):
+        model.load(path)
+
+
+def test_weights_of_another_shape_and_an_absent_file_are_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    small_screener().save(path)
+    content = torch.load(path, weights_only=True)
+    content["arguments"]["width"] = 16
+    torch.save(content, path)
+    with pytest.raises(ModelError, match="do not match"):
+        model.load(path)
+    with pytest.raises(ModelError, match="no such model file"):
+        model.load(tmp_path / "absent.pt")
+
+
+def test_unseen_elements_are_loud_and_uncertain():
+    screener = small_screener()
+    with pytest.warns(model.UnseenElementWarning, match="never seen Fe"):
+        assert screener.warn_about(["Li", "Fe"]) == ["Fe"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert screener.warn_about(ELEMENTS) == []
+    table = model.GraphTable(prototypes())
+    index = np.array([3, 3, 3])
+    known, one, two = screener.predict_mixed(table, index, np.array([[3, 12], [3, 26], [27, 26]])).uncertainty
+    assert max(known, model.UNSEEN_ELEMENT) < one < two
+    assert two > 1.3 * model.UNSEEN_ELEMENT
+
+
+def test_uncertainty_is_calibrated_by_the_validation_records():
+    records = data.Records(
+        ("a",) * 40, np.full(40, 3), np.tile([3, 12], (40, 1)), np.linspace(-3, 3, 40), np.zeros(40)
+    )
+    screener = small_screener()
+    screener.temperature = 1.0
+    table = model.GraphTable(prototypes())
+    screener.temperature = train.temperature(screener, table, records)
+    predicted = train.predict(screener, table, records)
+    z = (predicted.formation_energy_per_atom - records.formation_energy_per_atom) / predicted.uncertainty
+    assert np.square(z).mean() == pytest.approx(1, rel=0.15)

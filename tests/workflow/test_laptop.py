@@ -1,0 +1,143 @@
+"""The laptop campaign with real DFT: what must come out of it.
+
+Uses the campaign in results/laptop where `make demo` has finished it; runs it where not.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from hullforge.config import load
+from hullforge.release import verify
+from hullforge.store import tables
+
+pytestmark = [pytest.mark.campaign, pytest.mark.slow, pytest.mark.gpaw]
+
+CONVERGED = json.loads((ROOT / "tests/data/converged.json").read_text())
+# Prototype and decoration of each reference, as tables name them.
+SYSTEMS = {
+    "Mg2Si": ("AB2_cF12_225_a_c", ["Si", "Mg"]),
+    "LiAl": ("AB_cF16_227_a_b", ["Li", "Al"]),
+    "Al": ("A_cF4_225_a", ["Al"]),
+    "Si": ("A_cF8_227_a", ["Si"]),
+    "Li": ("A_cI2_229_a", ["Li"]),
+    "Mg": ("A_hP2_194_c", ["Mg"]),
+}
+
+
+@pytest.fixture(scope="module")
+def campaign():
+    """Give the laptop campaign, run to its end."""
+    campaign = load(ROOT / "config/config.yaml")
+    if not (ROOT / campaign.folder / "release" / campaign.release.version / "SHA256SUMS").is_file():
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        cores = str(os.cpu_count() or 1)
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", "--cores", cores],
+            cwd=ROOT,
+            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-6000:]
+    return campaign
+
+
+@pytest.fixture(scope="module")
+def results(campaign):
+    return ROOT / campaign.folder
+
+
+@pytest.fixture(scope="module")
+def calculations(results):
+    paths = sorted(results.glob("round-*/calculations.parquet"))
+    return [row for path in paths for row in tables.read_rows(path, "calculations")]
+
+
+def find(rows, system, functional="PBE"):
+    label, elements = SYSTEMS[system]
+    found = [
+        row
+        for row in rows
+        if row["functional"] == functional
+        and row["prototype_id"].startswith(f"{label}-")
+        and row["elements"] == sorted(elements)
+        and row["chemical_formula_reduced"] == CONVERGED["systems"][system]["chemical_formula_reduced"]
+    ]
+    return min(found, key=lambda row: row["energy_per_atom"]) if found else None
+
+
+def hull_rows(results, functional="PBE"):
+    return tables.read_rows(sorted(results.glob(f"round-*/hull/{functional}.parquet"))[-1], "hull")
+
+
+def test_each_round_did_its_thirty_relaxations(results, calculations):
+    for number in (0, 1):
+        done = [row for row in calculations if row["round"] == number and row["functional"] == "PBE"]
+        failed = tables.read_rows(results / f"round-{number:03d}" / "failures.parquet", "failures")
+        assert len(done) + len([row for row in failed if row["functional"] == "PBE"]) >= 30
+        assert len(done) >= 24, [row["reason"] for row in failed]
+
+
+@pytest.mark.parametrize("system", ["Mg2Si", "LiAl"])
+def test_known_compounds_are_on_the_hull(system, results):
+    row = find(hull_rows(results), system)
+    assert row is not None, f"{system} was not computed"
+    assert row["e_above_hull"] <= 0.015
+
+
+@pytest.mark.parametrize("system", ["Mg2Si", "LiAl"])
+def test_formation_energies_are_those_of_converged_calculations(system, results):
+    row = find(hull_rows(results), system)
+    expected = CONVERGED["systems"][system]["formation_energy_per_atom"]
+    assert row["formation_energy_per_atom"] == pytest.approx(expected, abs=0.030)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_lattice_constants_are_those_of_converged_calculations(system, calculations):
+    row = find(calculations, system)
+    assert row is not None, f"{system} was not computed"
+    length = (row["volume"] / row["nsites"]) ** (1 / 3)
+    expected = CONVERGED["systems"][system]["volume_per_atom"] ** (1 / 3)
+    assert length == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("system", ["Al", "Si", "Mg2Si"])
+def test_pbesol_lattices_are_shorter_than_pbe_ones(system, calculations):
+    pbe, pbesol = find(calculations, system), find(calculations, system, "PBEsol")
+    assert pbesol is not None, f"{system} did not go on to PBEsol"
+    assert pbesol["volume"] < pbe["volume"]
+
+
+def test_structures_near_the_hull_went_on_to_pbesol_and_scan(results, calculations):
+    for number in (0, 1):
+        folder = results / f"round-{number:03d}"
+        promoted = tables.read_rows(folder / "promotion.parquet", "promotion")
+        failed = tables.read_rows(folder / "failures.parquet", "failures")
+        assert number == 1 or promoted
+        for functional in ("PBEsol", "SCAN"):
+            done = [row for row in calculations if row["round"] == number and row["functional"] == functional]
+            lost = [row for row in failed if row["functional"] in {"PBEsol", functional}]
+            assert len(done) + len(lost) >= len(promoted)
+            assert len(done) >= 0.8 * len(promoted), [(row["functional"], row["reason"]) for row in lost]
+
+
+def test_static_steps_give_gaps_and_densities_of_states(calculations):
+    silicon = find(calculations, "Si", "SCAN")
+    aluminium = find(calculations, "Al", "SCAN")
+    assert silicon["band_gap"] > 0.3
+    assert aluminium["band_gap"] == 0
+    assert aluminium["dos_at_fermi"] > 0.1
+    assert find(calculations, "Si")["band_gap"] is None, "PBE has no static step in this protocol"
+
+
+def test_the_release_verifies(campaign, results):
+    assert verify.verify(results / "release" / campaign.release.version) == []
+    assert verify.verify(results) == []
