@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from emt_batch import kill_tree, launch, run, settings, start_rows, tables_of, tree, write_starts
@@ -59,7 +60,7 @@ def test_being_terminated_politely_changes_no_byte_and_leaves_no_process(tmp_pat
     engines = tree(process.pid)[1:]
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 128 + signal.SIGTERM
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in engines)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in engines)
     assert launch(tmp_path, entry, "out").wait() == 0
     assert tables_of(tmp_path / "out") == expected
 
@@ -79,9 +80,9 @@ def test_an_engine_left_behind_is_ended_by_the_next_runner(tmp_path):
     [orphan] = tree(process.pid)[1:]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert os.path.exists(f"/proc/{orphan}")
+    assert Path(f"/proc/{orphan}").exists()
     assert launch(tmp_path, entry, "out", silence_s=3).wait() == 0
-    assert not os.path.exists(f"/proc/{orphan}")
+    assert not Path(f"/proc/{orphan}").exists()
     assert "left behind" in (tmp_path / "out.log").read_text()
 
 

@@ -55,19 +55,21 @@ def judge(found, planned):
 
 
 def test_a_third_of_failures_leaves_every_start_as_one_row(tmp_path):
-    entry = settings(share=0.35, kinds=("scf", "crash", "nan", "truncated", "dataset", "close"), seed=3)
-    rows = start_rows(10)
+    entry = settings(
+        share=0.35, kinds=("scf", "crash", "nan", "truncated", "dataset", "close"), seed=6, steps=1
+    )
+    rows = start_rows(6)
     found = run(tmp_path, entry, rows)
     ids = Counter(row["calculation_id"] for row in (*found["calculations"], *found["failures"]))
     planned = fates(tmp_path, entry, rows)
-    assert ids == Counter(planned)
+    assert ids == Counter(planned.keys())
     assert any(kind for kind, _ in planned.values())
     judge(found, planned)
 
 
 @pytest.mark.slow
 def test_every_kind_of_failure_is_overcome_or_named(tmp_path):
-    entry = settings(share=1.0)
+    entry = settings(share=1.0, steps=1)
     wanted = [(kind, lasts) for kind in FAULTS for lasts in (False, True)]
     rows, planned = pick(tmp_path, entry, wanted)
     found = run(tmp_path, entry, rows, silence_s=4.0)
@@ -80,7 +82,7 @@ def test_every_kind_of_failure_is_overcome_or_named(tmp_path):
 
 
 def test_a_truncated_result_in_the_work_folder_is_computed_again(tmp_path):
-    entry, rows = settings(), start_rows(2)
+    entry, rows = settings(), start_rows(1)
     run(tmp_path, entry, rows)
     for name in ("done.json", "accepted.json"):
         for path in (tmp_path / "work").rglob(name):
@@ -89,8 +91,9 @@ def test_a_truncated_result_in_the_work_folder_is_computed_again(tmp_path):
     assert tables_of(tmp_path / "out") == tables_of(tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_batches_of_other_sizes_give_the_same_rows(tmp_path):
-    entry = settings(share=0.5, kinds=("ionic", "garbage", "oom"))
+    entry = settings(share=0.5, kinds=("ionic", "garbage", "oom"), steps=1)
     rows = start_rows(4)
     together = run(tmp_path / "one", entry, rows, workers=2)
     apart = [run(tmp_path / "two", entry, part, out=f"out{n}") for n, part in enumerate((rows[2:], rows[:2]))]

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH109, PTH123, SIM115 -- the standard library alone, and little of it: it must start fast
 import json
 import os
 import signal

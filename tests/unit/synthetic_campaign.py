@@ -61,7 +61,9 @@ def atoms_of(elements: tuple[str, ...]) -> Atoms:
     """A geometry with crooked numbers."""
     a = 3.0 + 0.1 / 3 * sum(NUMBERS[e] for e in elements)
     if len(elements) == 1:
-        return crystal(elements[0], [(0, 0, 0)], spacegroup=225, cellpar=[a] * 3 + [90] * 3, primitive_cell=True)
+        return crystal(
+            elements[0], [(0, 0, 0)], spacegroup=225, cellpar=[a] * 3 + [90] * 3, primitive_cell=True
+        )
     return Atoms(elements, scaled_positions=[[0, 0, 0], [0.5] * 3], cell=np.eye(3) * a / 2, pbc=True)
 
 
@@ -147,7 +149,12 @@ def prototype_row(name: str, nspecies: int) -> dict:
 def selection_row(candidate: tuple) -> dict:
     """One row of `selection`."""
     prototype, elements, round_, *_ = candidate
-    empty = ("predicted_formation_energy_per_atom", "predicted_e_above_hull", "uncertainty", "predicted_volume_per_atom")
+    empty = (
+        "predicted_formation_energy_per_atom",
+        "predicted_e_above_hull",
+        "uncertainty",
+        "predicted_volume_per_atom",
+    )
     return {
         "candidate_id": ids.candidate_id(prototype, elements), "prototype_id": prototype, "round": round_, "batch": 0,
         "rank": 0, "species": list(elements), "stratum": "coverage",
@@ -165,7 +172,9 @@ def make(settings: config.Campaign, seed: int = 0) -> list[Path]:
     protocol = protocols.load(settings.protocol)
     theory = {f: protocol.theory_id(f, settings.engine) for f in settings.functionals}
     tables.write(
-        settings.folder / "prototypes.parquet", "prototypes", [prototype_row(*item) for item in PROTOTYPES.items()]
+        settings.folder / "prototypes.parquet",
+        "prototypes",
+        [prototype_row(*item) for item in PROTOTYPES.items()],
     )
     rounds = []
     for round_ in range(len(settings.rounds)):
@@ -177,7 +186,9 @@ def make(settings: config.Campaign, seed: int = 0) -> list[Path]:
         tables.write(folder / "selection.parquet", "selection", [selection_row(c) for c in here])
         tables.write(folder / "calculations.parquet", "calculations", rows)
         tables.write(
-            folder / "failures.parquet", "failures", [failure_row(c, theory["PBE"]) for c in here if c[3] is None]
+            folder / "failures.parquet",
+            "failures",
+            [failure_row(c, theory["PBE"]) for c in here if c[3] is None],
         )
         for functional in settings.functionals:
             frames = [f for row in rows if row["functional"] == functional for f in frame_rows(row)]

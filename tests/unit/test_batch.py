@@ -69,7 +69,8 @@ def test_frames_are_numbered_through_the_steps(tmp_path, engine):
 def test_an_empty_batch_writes_empty_tables(tmp_path, engine):
     found = run(tmp_path, [])
     assert all(rows == [] for rows in found.values())
-    assert tarfile.open(tmp_path / "out" / "raw.tar.gz").getnames() == []
+    with tarfile.open(tmp_path / "out" / "raw.tar.gz") as archive:
+        assert archive.getnames() == []
     assert engine.checked == engine.started == 0
 
 
@@ -262,9 +263,9 @@ def test_waiting_for_another_runner_has_an_end(tmp_path, engine, monkeypatch):
     monkeypatch.setattr(batch, "lock_timeout", lambda _: 0.3)
     context = calculation.Context.of(settings(), tmp_path / "work", Limits())
     start = context.start(start_rows(1)[0])
-    with Lock.acquire(folder_of(tmp_path / "work", context.theory_id, start.calculation_id), 1):
-        with pytest.raises(LockedError, match="still being computed"):
-            run(tmp_path, start_rows(1))
+    folder = folder_of(tmp_path / "work", context.theory_id, start.calculation_id)
+    with Lock.acquire(folder, 1), pytest.raises(LockedError, match="still being computed"):
+        run(tmp_path, start_rows(1))
 
 
 def test_being_terminated_ends_the_engines_and_loses_nothing(tmp_path, engine):

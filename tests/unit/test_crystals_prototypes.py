@@ -54,6 +54,27 @@ def test_species_order_does_not_follow_the_alphabet():
     assert np.array_equal(first.site_species, second.site_species)
 
 
+def test_the_species_with_fewer_sites_comes_first_whatever_its_letters():
+    sites = [(1 / 3, 2 / 3, 0.246), (0, 0, 0), (1 / 3, 2 / 3, 0.647)]
+    lanthana = crystal(["La", "O", "O"], sites, spacegroup=164, cellpar=[3.94, 3.94, 6.13, 90, 90, 120])
+    prototype = compiled(lanthana)
+    assert prototype.protostructure == "A2B3_hP5_164_d_ad"
+    assert prototype.species_counts.tolist() == [2, 3]
+
+
+def test_the_graph_orders_species_where_the_label_does_not():
+    def boride(first, second):
+        sites = [(0.18, 0.25, 0.125), (0.036, 0.25, 0.61)]
+        return crystal([first, second], sites, spacegroup=62, cellpar=[5.51, 2.95, 4.06, 90, 90, 90])
+
+    prototype, renamed = compiled(boride("Fe", "B")), compiled(boride("B", "Fe"))
+    assert prototype.protostructure == "AB_oP8_62_c_c"
+    assert prototype.automorphisms == ((0, 1),)
+    assert prototype.prototype_id == renamed.prototype_id
+    assert prototype.edge_weight.tolist() == renamed.edge_weight.tolist()
+    assert prototype.class_species.tolist() == renamed.class_species.tolist()
+
+
 @pytest.mark.parametrize(
     ("structure", "label"),
     [("rocksalt", "AB_cF8_225_a_b"), ("cesiumchloride", "AB_cP2_221_a_b"), ("zincblende", "AB_cF8_216_a_c")],
@@ -135,6 +156,24 @@ def test_layers_have_no_neighbours_across_the_vacuum():
     assert compiled(periodic).pbc.all()
 
 
+@pytest.mark.parametrize("kind", ["2H", "1T"])
+@pytest.mark.parametrize("height", [0.0, 0.13, 0.5, 0.9])
+@pytest.mark.parametrize("tilt", [0.0, 0.7])
+def test_layers_stay_whole_at_any_height_and_tilt_of_the_vacuum(kind, height, tilt):
+    layer = mx2("MoS2", kind=kind, vacuum=7.5)
+    layer.pbc = (True, True, False)
+    prototype = compiled(layer)
+    moved = layer.copy()
+    moved.positions[:, 2] += height * layer.cell[2, 2]
+    moved.wrap(pbc=True)
+    moved.cell[2] += tilt * moved.cell[0]
+    other = compiled(moved)
+    assert other.prototype_id == prototype.prototype_id
+    for found in (prototype, other):
+        (across,) = np.flatnonzero(~found.pbc)
+        assert np.ptp(found.positions[:, across]) == pytest.approx(np.ptp(layer.positions[:, 2]))
+
+
 def test_graphene_is_a_prototype_of_one_class():
     sheet = graphene(vacuum=8)
     sheet.pbc = (True, True, False)
@@ -169,6 +208,13 @@ def test_few_neighbours_are_all_taken():
         np.eye(3) * 9, np.array([[0, 0, 0], [0, 0, 1.0], [0, 0, 2.0]]), np.zeros(3, dtype=bool)
     )
     assert np.bincount(graph.source, graph.weight).tolist() == [2, 2, 2]
+
+
+def test_positions_are_not_wrapped_along_axes_without_periodicity():
+    positions = np.array([[0, 0, 0.1], [0, 0, 9.5], [0, 0, 12.0]])
+    graph = shells.shell_graph(np.eye(3) * 9, positions, np.zeros(3, dtype=bool))
+    nearest = graph.target[(graph.source == 1) & (graph.shell == 0)]
+    assert nearest.tolist() == [2]
 
 
 def test_the_table_gives_back_what_was_written(tmp_path):
@@ -277,6 +323,13 @@ def test_no_label_where_symmetry_fails():
         warnings.simplefilter("ignore")
         assert matching.protostructure_label(overlapping) is None
         assert matching.space_group_number(overlapping) is None
+    for broken in (
+        Atoms("Na", positions=[[np.nan, 0, 0]], cell=np.eye(3)),
+        Atoms("Na"),
+        Atoms(cell=np.eye(3)),
+    ):
+        assert matching.protostructure_label(broken) is None
+        assert matching.space_group_number(broken) is None
 
 
 def test_a_supercell_compiles_to_its_primitive_cell():
@@ -304,6 +357,8 @@ def test_classes_of_the_library_are_the_published_ones(library):
     assert classes == [93, 483, 180, 36, 5]
     assert len({p.prototype_id for p in library}) == 271
     assert len({p.protostructure for p in library}) == 253
+    # A decoration may be asked for by the name of its prototype.
+    assert len({p.name for p in library}) == 271
     for prototype in library:
         assert np.bincount(prototype.edge_source, prototype.edge_weight) == pytest.approx(24)
         assert prototype.class_multiplicity.sum() == prototype.nsites

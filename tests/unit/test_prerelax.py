@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import spglib
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
+from fake_workers import counts_threads, dies_on_aluminium, hangs_on_aluminium, never_starts
 from numpy.testing import assert_allclose
 
 from hullforge.config import Prerelax, PrerelaxSettings
@@ -18,7 +18,7 @@ from hullforge.crystals import decorations, prototypes
 from hullforge.errors import ModelError
 from hullforge.potentials import base, prerelax
 from hullforge.potentials.base import Description, Potential
-from hullforge.potentials.relax import Relaxation, relax
+from hullforge.potentials.relax import relax
 from hullforge.potentials.workers import relax_many
 from hullforge.store import tables
 from hullforge.store.structures import atoms_from_row, composition_columns
@@ -147,35 +147,6 @@ def test_results_come_in_order_whatever_the_number_of_workers():
 
 def test_nothing_to_do_starts_no_worker():
     assert relax_many(EMT, (), [], 2) == ("", [])
-
-
-def dies_on_aluminium(connection, settings_json, elements):
-    """A worker that a structure kills outright, as a segmentation fault would."""
-    connection.send("dying 1")
-    while (start := connection.recv()) is not None:
-        if start.get_chemical_formula() == "Al":
-            os._exit(11)
-        connection.send(Relaxation(start, PrerelaxStatus.CONVERGED))
-
-
-def hangs_on_aluminium(connection, settings_json, elements):
-    connection.send("hanging 1")
-    while (start := connection.recv()) is not None:
-        if start.get_chemical_formula() == "Al":
-            time.sleep(600)
-        connection.send(Relaxation(start, PrerelaxStatus.CONVERGED))
-
-
-def never_starts(connection, settings_json, elements):
-    os._exit(3)
-
-
-def counts_threads(connection, settings_json, elements):
-    connection.send(
-        ",".join(os.environ.get(name, "?") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"))
-    )
-    while (start := connection.recv()) is not None:
-        connection.send(Relaxation(start, PrerelaxStatus.CONVERGED))
 
 
 STARTS = [bulk("Cu"), bulk("Al"), bulk("Ni"), bulk("Ag")]

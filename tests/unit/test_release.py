@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import socket
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,17 @@ def settings(tmp_path):
     return synthetic_campaign.campaign(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    settings = synthetic_campaign.campaign(tmp_path_factory.mktemp("campaign"))
+    build.run(settings, synthetic_campaign.make(settings), settings.folder / "release" / "2026.1")
+    return settings.folder
+
+
 @pytest.fixture
-def release(settings):
-    out = settings.folder / "release" / "2026.1"
-    build.run(settings, synthetic_campaign.make(settings), out)
-    return out
+def release(pristine, settings):
+    shutil.copytree(pristine, settings.folder)
+    return settings.folder / "release" / "2026.1"
 
 
 def test_the_release_of_a_campaign_verifies(release):
@@ -39,9 +46,10 @@ def test_shuffled_rows_in_another_folder_give_the_same_bytes(release, tmp_path_f
     assert (elsewhere / "out" / layout.SUMS).read_text() == (release / layout.SUMS).read_text()
 
 
-def test_nothing_of_the_machine_is_in_it(release, tmp_path):
+def test_nothing_of_the_machine_is_in_it(release, pristine):
     for name in layout.files(release):
-        assert str(tmp_path).encode() not in (release / name).read_bytes(), name
+        assert str(pristine.parent).encode() not in (release / name).read_bytes(), name
+        assert socket.gethostname().encode() not in (release / name).read_bytes(), name
     assert not {"output", "limits"} & set(json.loads((release / layout.CONFIG).read_text()))
 
 
@@ -102,10 +110,14 @@ def test_the_counts_of_the_data_set_row_are_those_of_the_tables(release):
     assert data["counts"]["structures"] == 7
     assert data["by_functional"]["PBE"]["calculations"] == 7
     assert data["by_functional"]["SCAN"]["frames"] == 8
-    energies = tables.read(release / layout.table("calculations", "PBE"), "calculations")["energy_per_atom"].to_numpy()
+    energies = tables.read(release / layout.table("calculations", "PBE"), "calculations")[
+        "energy_per_atom"
+    ].to_numpy()
     assert data["by_functional"]["PBE"]["energy_per_atom_mean"] == pytest.approx(energies.mean())
     assert data["by_functional"]["PBE"]["energy_per_atom_variance"] == pytest.approx(energies.var())
-    theories = tables.read(release / layout.table("calculations", "SCAN"), "calculations")["theory_id"].to_pylist()
+    theories = tables.read(release / layout.table("calculations", "SCAN"), "calculations")[
+        "theory_id"
+    ].to_pylist()
     assert data["theories"][theories[0]]["functional"] == "SCAN"
 
 
@@ -173,5 +185,7 @@ def test_distances_of_calculations_outside_the_hull_are_null(release):
     assert joined["e_above_hull"].null_count == 7
     joined = build.with_distances(calculations, hull)
     by_id = dict(zip(hull["calculation_id"].to_pylist(), hull["e_above_hull"].to_pylist(), strict=True))
-    assert joined["e_above_hull"].to_pylist() == [by_id[i] for i in calculations["calculation_id"].to_pylist()]
+    assert joined["e_above_hull"].to_pylist() == [
+        by_id[i] for i in calculations["calculation_id"].to_pylist()
+    ]
     assert np.isclose(min(e for e in by_id.values() if e is not None), 0)

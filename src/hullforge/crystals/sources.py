@@ -34,19 +34,25 @@ def aflow() -> list[Entry]:
     """Give the AFLOW encyclopedia of prototypes as pymatgen carries it (Mehl et al., 2017; Hicks et al., 2019).
 
     A name is the mineral's, else the Strukturbericht symbol, else the archetype's formula and Pearson symbol;
-    names that several prototypes share are followed by the archetype's formula.
+    names that several prototypes share are followed by the archetype's formula, and by its AFLOW label where
+    that is not enough.
     """
     from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 
-    names = [_aflow_name(item) for item in AFLOW_PROTOTYPE_LIBRARY]
-    shared = Counter(names)
+    items = AFLOW_PROTOTYPE_LIBRARY
+    names = [_aflow_name(item) for item in items]
+    for detail in (_formula, _label):
+        shared = Counter(names)
+        names = [
+            f"{name} ({detail(item)})" if shared[name] > 1 else name
+            for name, item in zip(names, items, strict=True)
+        ]
     entries = []
-    for name, item in zip(names, AFLOW_PROTOTYPE_LIBRARY, strict=True):
+    for name, item in zip(names, items, strict=True):
         tags, structure = item["tags"], item["snl"].structure
-        full = f"{name} ({structure.composition.reduced_formula})" if shared[name] > 1 else name
         aliases = (tags["aflow"], tags["strukturbericht"].replace("\\", ""), tags["mineral"])
         known = tuple(alias for alias in aliases if alias and alias != "None")
-        entries.append(Entry(full, "aflow", structure, known, is_library=True))
+        entries.append(Entry(name, "aflow", structure, known, is_library=True))
     return entries
 
 
@@ -57,7 +63,15 @@ def _aflow_name(item: dict[str, Any]) -> str:
         return str(tags["mineral"])
     if strukturbericht and strukturbericht != "None":
         return str(strukturbericht)
-    return f"{item['snl'].structure.composition.reduced_formula} {tags['pearson']}"
+    return f"{_formula(item)} {tags['pearson']}"
+
+
+def _formula(item: dict[str, Any]) -> str:
+    return str(item["snl"].structure.composition.reduced_formula)
+
+
+def _label(item: dict[str, Any]) -> str:
+    return str(item["tags"]["aflow"])
 
 
 def folder(path: Path) -> tuple[list[Entry], list[str]]:

@@ -8,6 +8,7 @@ structure that can't be saved is a row of `failures`; only the machine's own fau
 import contextlib
 import gzip
 import io
+import logging
 import signal
 import sys
 import tarfile
@@ -32,7 +33,6 @@ from hullforge.dft.calculation import (
     calculate,
     elements_of,
     finished,
-    quiet_custodian,
     warm_up,
 )
 from hullforge.dft.job import STDERR_FILE, STDOUT_FILE, StoppedError
@@ -122,7 +122,7 @@ def compute(context: Context, starts: Sequence[Start], workers: int, label: str)
     context.engine.check(elements_of(missing), context.protocol, [settings.functional], settings.engine)
     with (
         _Progress(label, len(starts), outcomes) as progress,
-        quiet_custodian(context.work / context.theory_id / "custodian.log"),
+        _quiet_custodian(context.work / context.theory_id / "custodian.log"),
         _quiet_warnings(),
         _stop_on_signal(),
         ThreadPoolExecutor(workers, thread_name_prefix="calculation") as pool,
@@ -276,6 +276,26 @@ class _Progress:
 
     def _failed(self) -> int:
         return sum(1 for outcome in self.outcomes.values() if outcome.reason)
+
+
+@contextlib.contextmanager
+def _quiet_custodian(path: Path) -> Iterator[None]:
+    """Send what custodian logs to a file instead of the terminal; custodian.json has the facts."""
+    logger = logging.getLogger("custodian")
+    before = logger.propagate, logger.level
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(threadName)s %(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        logger.propagate = before[0]
+        logger.setLevel(before[1])
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ record, which is why interrupted and undisturbed runs give the same rows.
 """
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -393,23 +392,3 @@ def elements_of(starts: list[Start]) -> list[str]:
     return sorted(
         {symbol for start in starts for symbol in composition_columns(start.geometry.numbers)["elements"]}
     )
-
-
-@contextlib.contextmanager
-def quiet_custodian(path: Path) -> Iterator[None]:
-    """Send what custodian logs to a file instead of the terminal; custodian.json has the facts."""
-    logger = logging.getLogger("custodian")
-    before = logger.propagate, logger.level
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(threadName)s %(message)s"))
-    logger.addHandler(handler)
-    logger.propagate = False
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
-        logger.propagate = before[0]
-        logger.setLevel(before[1])

@@ -16,10 +16,10 @@ class CachedCellFilter(FrechetCellFilter):
 
     _forces: NDArray[np.float64] | None = None
 
-    def set_positions(self, positions: NDArray[np.float64], **kwargs: Any) -> None:
+    def set_positions(self, new: Any, **kwargs: Any) -> None:  # type: ignore[override]  # as in the base class
         """Set generalised positions (N + 3, 3) and forget the forces."""
         self._forces = None
-        super().set_positions(positions, **kwargs)
+        super().set_positions(new, **kwargs)
 
     def get_forces(self, **kwargs: Any) -> NDArray[np.float64]:
         """Give generalised forces (N + 3, 3), eV/angstrom on atoms and eV on the cell."""

@@ -79,7 +79,9 @@ def relax(
         deadline = clock() + settings.time_limit_s
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ASE on large cell steps; the gates judge those
-            cell_and_atoms: Any = CachedCellFilter(atoms)  # ASE takes filters as atoms, its types do not say so
+            cell_and_atoms: Any = CachedCellFilter(
+                atoms
+            )  # ASE takes filters as atoms, its types do not say so
             optimizer = BFGS(cell_and_atoms, logfile=None)
             for state in optimizer.irun(fmax=settings.fmax, steps=settings.max_steps):
                 n_steps, converged = int(optimizer.nsteps), bool(state)

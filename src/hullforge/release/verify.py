@@ -24,6 +24,8 @@ from hullforge.thermo import place
 
 #: Largest difference of a recomputed energy, eV/atom.
 TOLERANCE = 1e-9
+#: The same where phases with a share below 1e-9 were left out.
+_SHARES = 1e-7
 #: Columns whose values are unique within each file.
 _UNIQUE = {
     "structures": "structure_id", "calculations": "calculation_id", "failures": "calculation_id",
@@ -256,6 +258,8 @@ class _Content:
         self._report(path, (f"calculation {c} does not belong into the hull" for c in strangers))
         common = [c for c in published if c in recomputed]
         self._report(path, (p for c in common for p in _hull_problems(published[c], recomputed[c])))
+        formation = {c: row["formation_energy_per_atom"] for c, row in published.items()}
+        self._each(path, lambda row: _proof_problems(row, formation), "calculation_id")
         given = [r for r in self.tables[references_path].to_pylist() if r["functional"] == functional]
         if given != references:
             self.found.append(f"{references_path}: not the lowest elemental calculations with {functional}")
@@ -344,9 +348,23 @@ def _hull_problems(published: Row, recomputed: Row) -> Iterator[str]:
     ):
         if published[column] != recomputed[column]:
             yield f"{name}: {column} is {published[column]}, it should be {recomputed[column]}"
-    shares = [phase["fraction"] for phase in published["decomposition"]]
-    if shares and abs(sum(shares) - 1) > 1e-6:
-        yield f"{name}: the fractions of its decomposition add up to {sum(shares):g}"
+
+
+def _proof_problems(row: Row, formation: Mapping[str, float | None]) -> Iterator[str]:
+    """Check that decomposition and chemical potentials give the hull's energy at the row's composition."""
+    if row["e_above_hull"] is None or row["formation_energy_per_atom"] is None:
+        return
+    hull = row["formation_energy_per_atom"] - row["e_above_hull"]
+    phases = [(phase["fraction"], formation.get(phase["calculation_id"])) for phase in row["decomposition"]]
+    mixture = sum(share * energy for share, energy in phases if energy is not None)
+    if any(energy is None for _, energy in phases) or abs(sum(share for share, _ in phases) - 1) > _SHARES:
+        yield "its decomposition is not a mixture of placed phases with fractions that add up to 1"
+    elif abs(mixture - hull) > _SHARES:
+        yield f"its decomposition has {mixture} eV/atom, the hull there {hull}"
+    fractions = place.atomic_fractions([row["chemical_formula_reduced"]], row["elements"])[0]
+    potentials = row["chemical_potentials"] or []
+    if len(potentials) != len(fractions) or abs(float(fractions @ potentials) - hull) > _SHARES:
+        yield f"its chemical potentials do not give the hull's energy there, {hull} eV/atom"
 
 
 _ENERGY = re.compile(r"(?:^| )energy=(\S+)")

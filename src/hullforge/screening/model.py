@@ -7,6 +7,7 @@ A model file holds the arguments that rebuild the networks beside their weights 
 
 import io
 import pickle
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -143,13 +144,18 @@ class Screener:
 
     def save(self, path: str | Path) -> None:
         """Write the model file, whole or not at all; the same screener gives the same bytes."""
+        # Pickle writes a text that it met before as a reference, and tells by identity, not by value: equal texts
+        # must be one object, or the bytes would depend on where each came from.
         content = {
             "format": FORMAT,
             "arguments": asdict(self.members[0].arguments),
-            "element_table": list(SYMBOLS),
-            "ensemble": [dict(member.state_dict()) for member in self.members],
+            "element_table": [sys.intern(symbol) for symbol in SYMBOLS],
+            "ensemble": [
+                {sys.intern(name): value for name, value in member.state_dict().items()}
+                for member in self.members
+            ],
             "normalisation": asdict(self.normalisation),
-            "seen_elements": list(self.seen),
+            "seen_elements": [sys.intern(symbol) for symbol in self.seen],
             "temperature": float(self.temperature),
         }
         # Saved to memory: torch puts the name of a file it opens itself into the archive.

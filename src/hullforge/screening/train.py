@@ -51,7 +51,7 @@ def run(settings: TrainSettings, prototypes: Path, calculations: list[Path], hul
     # One thread: sums are then added in one order, whatever machine part the scheduler gave.
     with threads(1):
         screener, history = fit(GraphTable(known), train, validation, training, settings.seed)
-    report = evaluate(screener, GraphTable(known), train, validation)
+        report = evaluate(screener, GraphTable(known), train, validation)
     report |= {
         "preset": training.preset,
         "ensemble": training.ensemble,

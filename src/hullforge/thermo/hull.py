@@ -166,9 +166,11 @@ class ConvexHull:
 
     @property
     def vertices(self) -> list[int]:
-        """Rows of the entries that others may decompose into, elemental references first."""
-        compounds = [level.rows for _, level in sorted(self._levels.items())]
-        return [int(row) for rows in (self._reference_rows[self.has_reference], *compounds) for row in rows]
+        """Rows of the entries that others may decompose into, ascending."""
+        compounds = (level.rows for level in self._levels.values())
+        return sorted(
+            int(row) for rows in (self._reference_rows[self.has_reference], *compounds) for row in rows
+        )
 
     def place(self) -> Placement:
         """Give the entries' distances to the hull, decompositions and chemical potentials, in their order."""

@@ -219,12 +219,12 @@ def _spoil(fault: str, step: StepInput, folder: Path) -> None:
     result = read_result(folder)
     if result is None or result.final is None:
         return
-    if fault == "ionic":
+    if fault == "ionic" or (fault == "unconverged" and step.kind == "static"):
         result.status, result.code = "error", FAULTS[fault].value
         result.message = f"planned failure: {fault}"
     elif fault == "nan":
         result.final.energy = float("nan")
-    elif fault == "unconverged" and step.kind == "relax" and result.final.forces:
+    elif fault == "unconverged" and result.final.forces:
         result.final.forces[0] = [10 * step.fmax, 0.0, 0.0]
     else:
         result.final.energy += 1.0

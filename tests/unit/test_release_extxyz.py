@@ -1,0 +1,86 @@
+"""Extended XYZ: ASE reads back exactly what the tables hold."""
+
+import ase.io
+import numpy as np
+import pytest
+import synthetic_campaign
+
+from hullforge.release import build, extxyz
+from hullforge.store import tables
+
+AWKWARD = [1 / 3, -0.0, 5e-324, 1.7976931348623157e308, 0.1 + 0.2, 1e22, -123456789.12345679, 1e-7]
+
+
+@pytest.fixture
+def frames():
+    rows = []
+    for i, candidate in enumerate(c for c in synthetic_campaign.CANDIDATES if c[3] is not None):
+        row = synthetic_campaign.calculation_row(candidate, "PBE", "t1-00000000")
+        row["calculation_id"] = f"k1-{i}"
+        rows += synthetic_campaign.frame_rows(row)
+    return tables.from_rows("frames", rows)
+
+
+def test_ase_reads_back_every_number(frames, tmp_path):
+    extxyz.write(tmp_path / "a.extxyz", frames, extxyz.FRAME_INFO)
+    read = ase.io.read(tmp_path / "a.extxyz", index=":")
+    assert len(read) == frames.num_rows
+    for atoms, row in zip(read, frames.to_pylist(), strict=True):
+        assert atoms.numbers.tolist() == row["numbers"]
+        assert atoms.cell.array.ravel().tolist() == row["cell"]
+        assert atoms.positions.tolist() == row["positions"]
+        assert atoms.pbc.tolist() == row["pbc"]
+        assert atoms.calc.results["energy"] == row["energy"]
+        assert atoms.info["frame_id"] == row["frame_id"]
+        assert atoms.info["calculation_id"] == row["calculation_id"]
+        assert atoms.info["step"] == row["step"]
+        if row["forces"] is None:
+            assert "forces" not in atoms.calc.results
+            assert "stress" not in atoms.calc.results
+            assert atoms.calc.results["magmoms"].tolist() == row["magmoms"]
+        else:
+            assert atoms.get_forces().tolist() == row["forces"]
+            assert atoms.get_stress().tolist() == row["stress"]
+
+
+def test_awkward_floats_and_partial_periodicity_survive(tmp_path):
+    row = synthetic_campaign.calculation_row(synthetic_campaign.CANDIDATES[0], "PBE", "t1-00000000")
+    frame = synthetic_campaign.frame_rows(row)[1] | {
+        "numbers": [1] * len(AWKWARD),
+        "positions": [[x, -x, 0.0] for x in AWKWARD],
+        "forces": [[x, 1.0, x] for x in AWKWARD],
+        "pbc": [True, False, True],
+        "energy": -1e-17,
+    }
+    extxyz.write(tmp_path / "a.extxyz", tables.from_rows("frames", [frame]), extxyz.FRAME_INFO)
+    atoms = ase.io.read(tmp_path / "a.extxyz")
+    assert [repr(x) for x in atoms.positions[:, 0].tolist()] == [repr(x) for x in AWKWARD]
+    assert atoms.get_forces()[:, 0].tolist() == AWKWARD
+    assert atoms.get_potential_energy() == -1e-17
+    assert atoms.pbc.tolist() == [True, False, True]
+
+
+def test_stress_keeps_its_sign_and_order(tmp_path):
+    row = synthetic_campaign.calculation_row(synthetic_campaign.CANDIDATES[0], "PBE", "t1-00000000")
+    frame = synthetic_campaign.frame_rows(row)[1] | {"stress": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}
+    extxyz.write(tmp_path / "a.extxyz", tables.from_rows("frames", [frame]), extxyz.FRAME_INFO)
+    tensor = ase.io.read(tmp_path / "a.extxyz").get_stress(voigt=False)
+    np.testing.assert_array_equal(tensor, [[1, 6, 5], [6, 2, 4], [5, 4, 3]])
+
+
+def test_final_structures_carry_their_distance_to_the_hull(tmp_path):
+    settings = synthetic_campaign.campaign(tmp_path)
+    rounds = synthetic_campaign.make(settings)
+    calculations = tables.concat([r / "calculations.parquet" for r in rounds], "calculations")
+    hull = tables.read(rounds[-1] / "hull" / "PBE.parquet", "hull")
+    table = build.with_distances(calculations, hull)
+    extxyz.write(tmp_path / "a.extxyz", table, extxyz.STRUCTURE_INFO)
+    read = ase.io.read(tmp_path / "a.extxyz", index=":")
+    expected = {row["calculation_id"]: row["e_above_hull"] for row in hull.to_pylist()}
+    for atoms in read:
+        assert atoms.info.get("e_above_hull") == expected.get(atoms.info["calculation_id"])
+
+
+def test_an_empty_table_gives_an_empty_file(tmp_path):
+    extxyz.write(tmp_path / "a.extxyz", tables.empty("frames"), extxyz.FRAME_INFO)
+    assert (tmp_path / "a.extxyz").read_text() == ""
