@@ -11,7 +11,9 @@ if "000" not in SEALED:
         conda:
             "../envs/hullforge.yaml"
         params:
-            settings=as_json(settings.PrototypesSettings, prototypes=CAMPAIGN.prototypes),
+            settings=as_json(
+                settings.PrototypesSettings, prototypes=CAMPAIGN.prototypes
+            ),
         shell:
             "hullforge prototypes --settings {params.settings:q} --out {output:q} --log {log:q}"
 
@@ -29,7 +31,10 @@ rule screen:
         "../envs/learning.yaml"
     params:
         settings=as_json(
-            settings.ScreenSettings, elements=CAMPAIGN.elements, screening=CAMPAIGN.screening, seed=CAMPAIGN.seed
+            settings.ScreenSettings,
+            elements=CAMPAIGN.elements,
+            screening=CAMPAIGN.screening,
+            seed=CAMPAIGN.seed,
         ),
         screener=lambda w, input: os.path.dirname(input.model),
     shell:
@@ -55,7 +60,9 @@ rule select:
             budget=round_of(w).budget,
             batches=round_of(w).batches,
             elements=CAMPAIGN.elements,
-            bootstrap=CAMPAIGN.bootstrap if int(w.round) == 0 else settings.Bootstrap(),
+            bootstrap=(
+                CAMPAIGN.bootstrap if int(w.round) == 0 else settings.Bootstrap()
+            ),
             selection=CAMPAIGN.selection,
             seed=CAMPAIGN.seed,
         ),
@@ -74,9 +81,11 @@ rule prerelax:
         f"{FOLDER}/logs/round-{{round}}/prerelax-{{batch}}.log",
     conda:
         "../envs/learning.yaml"
-    params:
-        settings=as_json(settings.PrerelaxSettings, prerelax=CAMPAIGN.prerelax, seed=CAMPAIGN.seed),
     threads: all_cores()
+    params:
+        settings=as_json(
+            settings.PrerelaxSettings, prerelax=CAMPAIGN.prerelax, seed=CAMPAIGN.seed
+        ),
     shell:
         "hullforge prerelax --settings {params.settings:q} --prototypes {input.prototypes:q}"
         " --selection {input.selection:q} --batch {wildcards.batch} --workers {threads} --out {output:q} --log {log:q}"

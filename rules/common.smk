@@ -66,18 +66,27 @@ def before(wildcards):
 
 def rounds_up_to(wildcards, include_this=True):
     """Folders of rounds 0 to this one."""
-    return [f"{FOLDER}/round-{number:03d}" for number in range(int(wildcards.round) + include_this)]
+    return [
+        f"{FOLDER}/round-{number:03d}"
+        for number in range(int(wildcards.round) + include_this)
+    ]
 
 
 def shards(wildcards):
     """Shards that a selection reads: none in round 0, which no screener has seen."""
     if int(wildcards.round) == 0:
         return []
-    return [f"{FOLDER}/round-{wildcards.round}/screen/shard-{s}.parquet" for s in range(CAMPAIGN.screening.shards)]
+    return [
+        f"{FOLDER}/round-{wildcards.round}/screen/shard-{s}.parquet"
+        for s in range(CAMPAIGN.screening.shards)
+    ]
 
 
 def earlier_selections(wildcards):
-    return [f"{folder}/selection.parquet" for folder in rounds_up_to(wildcards, include_this=False)]
+    return [
+        f"{folder}/selection.parquet"
+        for folder in rounds_up_to(wildcards, include_this=False)
+    ]
 
 
 def calculations_so_far(wildcards):
@@ -92,7 +101,9 @@ def dft_starts(wildcards):
     """What a batch starts from: pre-relaxed structures, promoted ones, or the functional before."""
     place = CAMPAIGN.functionals.index(wildcards.functional)
     if place == 0:
-        return f"{FOLDER}/round-{wildcards.round}/prerelax/batch-{wildcards.batch}.parquet"
+        return (
+            f"{FOLDER}/round-{wildcards.round}/prerelax/batch-{wildcards.batch}.parquet"
+        )
     if place == 1:
         return f"{FOLDER}/round-{wildcards.round}/promotion.parquet"
     parent = batch_folder(wildcards, CAMPAIGN.functionals[place - 1], wildcards.batch)
@@ -101,7 +112,9 @@ def dft_starts(wildcards):
 
 def first_batches(wildcards):
     """Folders of the first functional's batches."""
-    return [batch_folder(wildcards, FIRST, b) for b in range(round_of(wildcards).batches)]
+    return [
+        batch_folder(wildcards, FIRST, b) for b in range(round_of(wildcards).batches)
+    ]
 
 
 def batches(wildcards):
@@ -114,30 +127,55 @@ def batches(wildcards):
 
 
 def batch_tables(wildcards):
-    return [f"{folder}/{table}.parquet" for folder in batches(wildcards) for table in BATCH_TABLES]
+    return [
+        f"{folder}/{table}.parquet"
+        for folder in batches(wildcards)
+        for table in BATCH_TABLES
+    ]
 
 
 def first_tables_so_far(wildcards):
     """Calculations of the first functional: of this round by batch, of earlier rounds from their tables."""
-    this_round = [f"{folder}/calculations.parquet" for folder in first_batches(wildcards)]
-    earlier = [f"{folder}/calculations.parquet" for folder in rounds_up_to(wildcards, include_this=False)]
+    this_round = [
+        f"{folder}/calculations.parquet" for folder in first_batches(wildcards)
+    ]
+    earlier = [
+        f"{folder}/calculations.parquet"
+        for folder in rounds_up_to(wildcards, include_this=False)
+    ]
     return earlier + this_round
 
 
 def hulls_after(wildcards):
     """Hull of the round before and of this one, for each functional."""
-    return [f"{folder}/hull/{f}.parquet" for folder in rounds_up_to(wildcards)[-2:] for f in CAMPAIGN.functionals]
+    return [
+        f"{folder}/hull/{f}.parquet"
+        for folder in rounds_up_to(wildcards)[-2:]
+        for f in CAMPAIGN.functionals
+    ]
 
 
 def round_files(wildcards):
     """Everything that a sealed round consists of, besides its batches and report."""
     here = f"{FOLDER}/round-{wildcards.round}"
-    files = [f"{here}/{name}.parquet" for name in ("selection", "calculations", "failures", "costs")]
-    files += [f"{here}/frames/{functional}.parquet" for functional in CAMPAIGN.functionals]
-    files += [f"{here}/hull/{functional}.parquet" for functional in CAMPAIGN.functionals]
-    files += [f"{here}/hull/{functional}-references.parquet" for functional in CAMPAIGN.functionals]
+    files = [
+        f"{here}/{name}.parquet"
+        for name in ("selection", "calculations", "failures", "costs")
+    ]
+    files += [
+        f"{here}/frames/{functional}.parquet" for functional in CAMPAIGN.functionals
+    ]
+    files += [
+        f"{here}/hull/{functional}.parquet" for functional in CAMPAIGN.functionals
+    ]
+    files += [
+        f"{here}/hull/{functional}-references.parquet"
+        for functional in CAMPAIGN.functionals
+    ]
     files += [f"{here}/screener/model.pt", f"{here}/screener/metrics.json"]
-    files += [f"{here}/prerelax/batch-{b}.parquet" for b in range(round_of(wildcards).batches)]
+    files += [
+        f"{here}/prerelax/batch-{b}.parquet" for b in range(round_of(wildcards).batches)
+    ]
     files += shards(wildcards)
     if len(CAMPAIGN.functionals) > 1:
         files.append(f"{here}/promotion.parquet")
@@ -147,5 +185,6 @@ def round_files(wildcards):
 def published_config():
     """The configuration as a release publishes it: nothing about places, limits or how jobs were cut."""
     return json.dumps(
-        CAMPAIGN.model_dump(mode="json", exclude={"limits": True, "output": True}), sort_keys=True
+        CAMPAIGN.model_dump(mode="json", exclude={"limits": True, "output": True}),
+        sort_keys=True,
     )

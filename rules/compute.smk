@@ -14,6 +14,12 @@ rule dft:
         f"{FOLDER}/logs/round-{{round}}/dft-{{functional}}-{{theory}}-{{batch}}.log",
     conda:
         "../envs/dft.yaml"
+    threads: all_cores()
+    resources:
+        # Limits are resources: they decide no result, and a change of them plans nothing.
+        step_time_s=CAMPAIGN.limits.step_time_s,
+        silence_s=CAMPAIGN.limits.silence_s,
+        calculation_mib=CAMPAIGN.limits.memory_mib,
     params:
         settings=lambda w: as_json(
             settings.DftSettings,
@@ -25,12 +31,6 @@ rule dft:
         ),
         work=WORK,
         out=lambda w, output: os.path.dirname(output.raw),
-    threads: all_cores()
-    resources:
-        # Limits are resources: they decide no result, and a change of them plans nothing.
-        step_time_s=CAMPAIGN.limits.step_time_s,
-        silence_s=CAMPAIGN.limits.silence_s,
-        calculation_mib=CAMPAIGN.limits.memory_mib,
     shell:
         "hullforge dft --settings {params.settings:q} --starts {input.starts:q} --batch {wildcards.batch}"
         " --work {params.work:q} --workers {threads} --step-time {resources.step_time_s}"
@@ -58,7 +58,9 @@ rule first_hull:
 rule promote:
     input:
         hull=f"{FOLDER}/round-{{round}}/hull/{FIRST}.parquet",
-        calculations=lambda w: [f"{folder}/calculations.parquet" for folder in first_batches(w)],
+        calculations=lambda w: [
+            f"{folder}/calculations.parquet" for folder in first_batches(w)
+        ],
     output:
         f"{FOLDER}/round-{{round}}/promotion.parquet",
     log:
@@ -85,7 +87,8 @@ rule collect:
         failures=f"{FOLDER}/round-{{round}}/failures.parquet",
         costs=f"{FOLDER}/round-{{round}}/costs.parquet",
         frames=expand(
-            f"{FOLDER}/round-{{{{round}}}}/frames/{{functional}}.parquet", functional=CAMPAIGN.functionals
+            f"{FOLDER}/round-{{{{round}}}}/frames/{{functional}}.parquet",
+            functional=CAMPAIGN.functionals,
         ),
     log:
         f"{FOLDER}/logs/round-{{round}}/collect.log",
@@ -106,10 +109,10 @@ rule hull:
     output:
         hull=f"{FOLDER}/round-{{round}}/hull/{{functional}}.parquet",
         references=f"{FOLDER}/round-{{round}}/hull/{{functional}}-references.parquet",
-    wildcard_constraints:
-        functional="|".join(CAMPAIGN.functionals[1:]) or "none-left",
     log:
         f"{FOLDER}/logs/round-{{round}}/hull-{{functional}}.log",
+    wildcard_constraints:
+        functional="|".join(CAMPAIGN.functionals[1:]) or "none-left",
     conda:
         "../envs/hullforge.yaml"
     shell:

@@ -15,7 +15,10 @@ rule train:
         "../envs/learning.yaml"
     params:
         settings=as_json(
-            settings.TrainSettings, training=CAMPAIGN.training, elements=CAMPAIGN.elements, seed=CAMPAIGN.seed
+            settings.TrainSettings,
+            training=CAMPAIGN.training,
+            elements=CAMPAIGN.elements,
+            seed=CAMPAIGN.seed,
         ),
         out=lambda w, output: os.path.dirname(output.model),
     shell:

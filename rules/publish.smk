@@ -5,7 +5,9 @@ rule report:
     input:
         files=round_files,
         hulls=hulls_after,
-        earlier=lambda w: [f"{folder}/sealed.json" for folder in rounds_up_to(w, include_this=False)],
+        earlier=lambda w: [
+            f"{folder}/sealed.json" for folder in rounds_up_to(w, include_this=False)
+        ],
     output:
         html=f"{FOLDER}/round-{{round}}/report/report.html",
         metrics=f"{FOLDER}/round-{{round}}/report/metrics.json",
@@ -37,7 +39,7 @@ rule seal:
         "../envs/hullforge.yaml"
     params:
         folder=lambda w, output: os.path.dirname(output[0]),
-        campaign=FOLDER,
+        campaign=lambda w, input: os.path.dirname(input.prototypes),
         work=WORK,
     shell:
         "hullforge seal --round {params.folder:q} --campaign {params.campaign:q} --work {params.work:q} --log {log:q}"

@@ -66,7 +66,12 @@ class Campaign:
         """Start Snakemake without waiting, in a session of its own."""
         with (self.folder / "snakemake.out").open("ab") as out:
             return subprocess.Popen(
-                self.command(), cwd=self.folder, env=self.environment, stdout=out, stderr=out, start_new_session=True
+                self.command(),
+                cwd=self.folder,
+                env=self.environment,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
 
     def complete(self) -> "Campaign":

@@ -215,25 +215,36 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def stage(name: str, run: Command, help_: str, *, settings: bool = True) -> argparse.ArgumentParser:
-        sub = user(name, run, help_, f"snakemake --cores 2 --printshellcmds   # prints the calls of hullforge {name}")
+        sub = user(
+            name, run, help_, f"snakemake --cores 2 --printshellcmds   # prints the calls of hullforge {name}"
+        )
         if settings:
             sub.add_argument("--settings", required=True, metavar="JSON", help="what the result depends on")
         sub.add_argument("--log", type=Path, help="file that gets the messages too")
         return sub
 
     config = Path("config/config.yaml")
-    sub = user("check", _check, "check a configuration and this machine for it", "hullforge check config/config.yaml")
+    sub = user(
+        "check", _check, "check a configuration and this machine for it", "hullforge check config/config.yaml"
+    )
     sub.add_argument("config", type=Path, nargs="?", default=config, help="campaign (default: %(default)s)")
-    sub = user("status", _status, "show what is done, running and failed", "hullforge status --json | jq .rounds")
+    sub = user(
+        "status", _status, "show what is done, running and failed", "hullforge status --json | jq .rounds"
+    )
     sub.add_argument("config", type=Path, nargs="?", default=config, help="campaign (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub = user("summary", _summary, "print what a campaign found", "hullforge summary config/config.yaml")
     sub.add_argument("config", type=Path, nargs="?", default=config, help="campaign (default: %(default)s)")
     sub = user(
-        "verify", _verify, "check a release or a campaign's folder", "hullforge verify results/laptop/release/2026.1"
+        "verify",
+        _verify,
+        "check a release or a campaign's folder",
+        "hullforge verify results/laptop/release/2026.1",
     )
     sub.add_argument("folder", type=Path, help="folder of a release, or of a campaign")
-    sub = user("schema", _schema, "print the schema of the configuration or the data dictionary", "hullforge schema")
+    sub = user(
+        "schema", _schema, "print the schema of the configuration or the data dictionary", "hullforge schema"
+    )
     sub.add_argument("--tables", action="store_true", help="the data dictionary of all tables, as Markdown")
     sub.add_argument("--out", type=Path, help="write to this file instead")
 
@@ -266,7 +277,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--work", type=Path, required=True, help="folder of running calculations")
     sub.add_argument("--workers", type=int, default=1, help="calculations at once, one core each")
     sub.add_argument("--step-time", type=float, default=3600, metavar="S", help="limit of one step, seconds")
-    sub.add_argument("--silence", type=float, default=1800, metavar="S", help="a silent engine counts as hung after this")
+    sub.add_argument(
+        "--silence", type=float, default=1800, metavar="S", help="a silent engine counts as hung after this"
+    )
     sub.add_argument("--memory", type=float, default=4000, metavar="MIB", help="limit of one calculation")
     sub.add_argument("--out", type=Path, required=True, help="folder of the batch")
 
@@ -280,7 +293,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--functionals", nargs="+", required=True)
     sub.add_argument("--out", type=Path, required=True, help="folder of the round")
 
-    sub = stage("hull", _hull, "stage: place all calculations of a functional on their convex hull", settings=False)
+    sub = stage(
+        "hull", _hull, "stage: place all calculations of a functional on their convex hull", settings=False
+    )
     sub.add_argument("--functional", required=True)
     sub.add_argument("--round", type=int, required=True)
     sub.add_argument("--calculations", type=Path, nargs="+", required=True)

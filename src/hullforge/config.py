@@ -33,10 +33,17 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Prototypes(Section):
     """Which structures are decorated."""
 
-    library: Literal["aflow", "none"] = Field("aflow", description="prototype library: AFLOW's, as pymatgen carries it, or none")
-    folder: Path | None = Field(None, description="folder of structures (CIF, POSCAR, extxyz) to use as prototypes besides the library")
+    library: Literal["aflow", "none"] = Field(
+        "aflow", description="prototype library: AFLOW's, as pymatgen carries it, or none"
+    )
+    folder: Path | None = Field(
+        None,
+        description="folder of structures (CIF, POSCAR, extxyz) to use as prototypes besides the library",
+    )
     max_sites: int = Field(32, ge=1, le=256, description="largest number of sites in the primitive cell")
-    nspecies: tuple[int, ...] = Field((1, 2, 3), description="numbers of different species that a prototype may have")
+    nspecies: tuple[int, ...] = Field(
+        (1, 2, 3), description="numbers of different species that a prototype may have"
+    )
     exclude: tuple[str, ...] = Field((), description="protostructure labels or names that are left out")
     symprec: float = Field(0.01, gt=0, le=0.5, description="tolerance of the symmetry search, angstrom")
 
@@ -44,17 +51,27 @@ class Prototypes(Section):
 class Faults(Section):
     """Planned failures of the engine `emt`, for tests."""
 
-    share: Share = Field(0.0, description="share of calculations that fail at least once, drawn by a hash of their id")
-    kinds: tuple[str, ...] = Field((), description="kinds of failures to draw from; empty: all that the engine knows")
+    share: Share = Field(
+        0.0, description="share of calculations that fail at least once, drawn by a hash of their id"
+    )
+    kinds: tuple[str, ...] = Field(
+        (), description="kinds of failures to draw from; empty: all that the engine knows"
+    )
     seed: int = Field(0, description="seed of the draw")
 
 
 class Engine(Section):
     """What computes energies."""
 
-    name: Literal["gpaw", "emt"] = Field(description="gpaw: plane-wave DFT; emt: a classical potential for tests and dry runs, not DFT")
-    version: str = Field(description="version the results are labelled with; another installed version is an error")
-    datasets: str = Field("", description="version of the PAW data sets (gpaw-data); empty where there are none")
+    name: Literal["gpaw", "emt"] = Field(
+        description="gpaw: plane-wave DFT; emt: a classical potential for tests and dry runs, not DFT"
+    )
+    version: str = Field(
+        description="version the results are labelled with; another installed version is an error"
+    )
+    datasets: str = Field(
+        "", description="version of the PAW data sets (gpaw-data); empty where there are none"
+    )
     faults: Faults = Field(Faults(), description="planned failures (emt only)")
 
     @model_validator(mode="after")
@@ -67,23 +84,35 @@ class Engine(Section):
 class Limits(Section):
     """What a calculation may cost; no result depends on it, so changing it plans nothing."""
 
-    step_time_s: float = Field(3600, gt=0, description="wall-time limit of one attempt at one step, in seconds")
-    silence_s: float = Field(1800, gt=0, description="an engine that writes nothing for so long counts as hung, in seconds")
+    step_time_s: float = Field(
+        3600, gt=0, description="wall-time limit of one attempt at one step, in seconds"
+    )
+    silence_s: float = Field(
+        1800, gt=0, description="an engine that writes nothing for so long counts as hung, in seconds"
+    )
     memory_mib: float = Field(4000, gt=0, description="memory limit of one calculation, in MiB")
 
 
 class Promotion(Section):
     """Which structures go on from the first functional to the next ones."""
 
-    e_above_hull: float = Field(0.1, ge=0, description="largest distance to the first functional's hull, eV/atom")
-    max_structures: int = Field(1000, ge=0, description="at most this many a round, the lowest first; elemental references always pass")
+    e_above_hull: float = Field(
+        0.1, ge=0, description="largest distance to the first functional's hull, eV/atom"
+    )
+    max_structures: int = Field(
+        1000,
+        ge=0,
+        description="at most this many a round, the lowest first; elemental references always pass",
+    )
 
 
 class Include(Section):
     """A decoration the user wants computed in round 0 whatever the strategy says."""
 
     prototype: str = Field(description="protostructure label or prototype name")
-    elements: tuple[str, ...] = Field(description="one element per species of the prototype, in the prototype's order")
+    elements: tuple[str, ...] = Field(
+        description="one element per species of the prototype, in the prototype's order"
+    )
 
 
 class Bootstrap(Section):
@@ -103,7 +132,9 @@ class Strata(Section):
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
         if abs(self.exploit + self.explore + self.control - 1) > 1e-9:
-            raise ValueError(f"the strata add up to {self.exploit + self.explore + self.control:g}; they must add up to 1")
+            raise ValueError(
+                f"the strata add up to {self.exploit + self.explore + self.control:g}; they must add up to 1"
+            )
         return self
 
 
@@ -111,14 +142,18 @@ class Round(Section):
     """One round: how much is computed, in how many batches."""
 
     budget: int = Field(ge=1, description="number of structures that are computed with the first functional")
-    batches: int = Field(1, ge=1, description="number of jobs that the round's calculations are split into, per functional")
+    batches: int = Field(
+        1, ge=1, description="number of jobs that the round's calculations are split into, per functional"
+    )
 
 
 class Selection(Section):
     """How a screened round chooses."""
 
     strata: Strata = Field(Strata(), description="shares of the budget")
-    max_per_composition: int = Field(3, ge=1, description="at most this many of one reduced composition a round")
+    max_per_composition: int = Field(
+        3, ge=1, description="at most this many of one reduced composition a round"
+    )
     max_per_prototype: int = Field(1000, ge=1, description="at most this many of one prototype a round")
 
 
@@ -126,49 +161,74 @@ class Screening(Section):
     """How decorations are scored."""
 
     shards: int = Field(1, ge=1, description="number of jobs that a round's decorations are split into")
-    keep_per_shard: int = Field(100_000, ge=1, description="most survivors of one shard, the lowest predictions first")
-    e_above_hull_cutoff: float = Field(0.5, description="survivors have predictions below this, eV/atom; control candidates in any case")
-    control_share: Share = Field(0.05, description="share of decorations kept as candidates of the control stratum")
+    keep_per_shard: int = Field(
+        100_000, ge=1, description="most survivors of one shard, the lowest predictions first"
+    )
+    e_above_hull_cutoff: float = Field(
+        0.5, description="survivors have predictions below this, eV/atom; control candidates in any case"
+    )
+    control_share: Share = Field(
+        0.05, description="share of decorations kept as candidates of the control stratum"
+    )
 
 
 class Training(Section):
     """How the screener is trained."""
 
-    preset: Literal["tiny", "small", "paper"] = Field("tiny", description="size of the network; paper: the published width")
+    preset: Literal["tiny", "small", "paper"] = Field(
+        "tiny", description="size of the network; paper: the published width"
+    )
     ensemble: int = Field(3, ge=1, description="members of the ensemble")
     epochs: int = Field(200, ge=1, description="most epochs of training")
     batch_size: int = Field(64, ge=1, description="records per optimisation step")
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
     validation_share: Share = Field(0.1, description="share of records held out, by a hash of their id")
-    max_formation_energy: float = Field(8.0, gt=0, description="records above this are dropped as outliers, eV/atom")
+    max_formation_energy: float = Field(
+        8.0, gt=0, description="records above this are dropped as outliers, eV/atom"
+    )
 
 
 class Prerelax(Section):
     """How geometries are relaxed before DFT."""
 
-    backend: Literal["chgnet", "matgl", "emt", "none"] = Field("chgnet", description="chgnet: its wheel carries weights; matgl: a model folder; emt: tests; none: start from the estimated volume")
+    backend: Literal["chgnet", "matgl", "emt", "none"] = Field(
+        "chgnet",
+        description="chgnet: its wheel carries weights; matgl: a model folder; emt: tests; none: start from the estimated volume",
+    )
     model: Path | None = Field(None, description="model folder (matgl)")
     fmax: float = Field(0.05, gt=0, description="limit of the largest force component, eV/angstrom")
     max_steps: int = Field(100, ge=1, description="most steps of a relaxation")
     time_limit_s: float = Field(120, gt=0, description="wall-time limit of one relaxation, in seconds")
-    min_volume_ratio: float = Field(0.4, gt=0, lt=1, description="smaller final over starting volume counts as collapsed")
-    max_volume_ratio: float = Field(2.5, gt=1, description="larger final over starting volume counts as exploded")
+    min_volume_ratio: float = Field(
+        0.4, gt=0, lt=1, description="smaller final over starting volume counts as collapsed"
+    )
+    max_volume_ratio: float = Field(
+        2.5, gt=1, description="larger final over starting volume counts as exploded"
+    )
 
     @model_validator(mode="after")
     def _matgl_needs_a_folder(self) -> Self:
         if self.backend == "matgl":
             if self.model is None:
                 raise ValueError("prerelax.model: the backend matgl needs a model folder")
-            missing = [name for name in ("model.pt", "state.pt", "model.json") if not (self.model / name).is_file()]
+            missing = [
+                name for name in ("model.pt", "state.pt", "model.json") if not (self.model / name).is_file()
+            ]
             if missing:
-                raise ValueError(f"prerelax.model: {self.model} is not a matgl model folder, it lacks {', '.join(missing)}")
+                raise ValueError(
+                    f"prerelax.model: {self.model} is not a matgl model folder, it lacks {', '.join(missing)}"
+                )
         return self
 
 
 class Release(Section):
     """What the published data set is called."""
 
-    version: str = Field("2026.1", pattern=r"^\d{4}\.\d+$", description="year and number; text, 2026.10 is not 2026.1: quote it")
+    version: str = Field(
+        "2026.1",
+        pattern=r"^\d{4}\.\d+$",
+        description="year and number; text, 2026.10 is not 2026.1: quote it",
+    )
     title: str = Field("A hullforge data set", description="title of the data set")
     authors: tuple[str, ...] = Field((), description="authors of the data set")
     license: str = Field("CC-BY-4.0", description="SPDX name of the licence")
@@ -186,7 +246,10 @@ class Campaign(Section):
     engine: Engine = Field(description=Engine.__doc__ or "")
     limits: Limits = Field(Limits(), description=Limits.__doc__ or "")
     protocol: str = Field(description="name of a protocol that hullforge carries, or path of a protocol file")
-    functionals: tuple[str, ...] = Field(("PBE", "PBEsol", "SCAN"), description="functionals in order; the first decides what goes on to the others")
+    functionals: tuple[str, ...] = Field(
+        ("PBE", "PBEsol", "SCAN"),
+        description="functionals in order; the first decides what goes on to the others",
+    )
     promotion: Promotion = Field(Promotion(), description=Promotion.__doc__ or "")
     rounds: tuple[Round, ...] = Field(description="the rounds, from the bootstrap on")
     bootstrap: Bootstrap = Field(Bootstrap(), description=Bootstrap.__doc__ or "")
@@ -201,7 +264,9 @@ class Campaign(Section):
     def _known_elements(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [symbol for symbol in value if symbol not in NUMBERS or symbol == "X"]
         if unknown:
-            raise ValueError(f"unknown element {', '.join(map(repr, unknown))}; chemical symbols such as Li or Mg are allowed")
+            raise ValueError(
+                f"unknown element {', '.join(map(repr, unknown))}; chemical symbols such as Li or Mg are allowed"
+            )
         if not value:
             raise ValueError("the pool of elements is empty")
         if len(set(value)) != len(value):

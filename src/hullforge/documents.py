@@ -16,8 +16,11 @@ def dictionary() -> str:
     lines = [
         "# Data dictionary",
         "",
-        f"Table schema version {SCHEMA_VERSION}. Units: eV, angstrom, eV/angstrom, eV/angstrom^3, Bohr magneton;"
-        " stress is positive under tension (ASE's sign). Every file carries units and descriptions in its field metadata.",
+        (
+            f"Table schema version {SCHEMA_VERSION}. Units: eV, angstrom, eV/angstrom, eV/angstrom^3, Bohr magneton;"
+            " stress is positive under tension (ASE's sign). Every file carries units and descriptions in its field"
+            " metadata."
+        ),
     ]
     for table in TABLES.values():
         lines += ["", f"## {table.name}", "", f"{table.description[0].upper()}{table.description[1:]}.", ""]

@@ -42,7 +42,7 @@ def step_input(
         "name": step.name,
         "kind": step.kind,
         "geometry": geometry,
-        "start_volume": atoms_volume(geometry),
+        "start_volume": volume_of(geometry),
         "physics": the_engine.physics(functional, step, geometry, protocol),
         "numerics": numerics,
         "fmax": step.fmax,
@@ -53,7 +53,7 @@ def step_input(
     return StepInput(**(fields | changes))
 
 
-def atoms_volume(geometry: Geometry) -> float:
+def volume_of(geometry: Geometry) -> float:
     """Volume of the cell, angstrom^3."""
     return abs(float(np.linalg.det(np.reshape(geometry.cell, (3, 3)))))
 

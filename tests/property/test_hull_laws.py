@@ -36,7 +36,7 @@ def make(x, e, ids=None):
 
 
 @given(entries())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_distances_are_those_of_pymatgens_phase_diagram(drawn):
     x, e = drawn
     elements = ELEMENTS[: x.shape[1]]
@@ -47,12 +47,13 @@ def test_distances_are_those_of_pymatgens_phase_diagram(drawn):
             for row, energy in zip(x, e, strict=True)
         ]
         diagram = PhaseDiagram(phases)
-        expected = [diagram.get_e_above_hull(phase) for phase in phases]
+        # Not get_e_above_hull: it takes entries within 1e-8 eV of a stable one for that one.
+        expected = [p.energy_per_atom - diagram.get_hull_energy_per_atom(p.composition) for p in phases]
     np.testing.assert_allclose(make(x, e).place().e_above_hull, expected, rtol=0, atol=1e-9)
 
 
 @given(entries())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_every_distance_carries_its_proof(drawn):
     x, e = drawn
     placement = make(x, e).place()
@@ -67,7 +68,7 @@ def test_every_distance_carries_its_proof(drawn):
 
 
 @given(entries(), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_the_order_of_rows_changes_no_bit(drawn, random):
     x, e = drawn
     order = list(range(len(e)))
@@ -79,7 +80,7 @@ def test_the_order_of_rows_changes_no_bit(drawn, random):
 
 
 @given(entries(), entries())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_more_entries_never_raise_the_hull(drawn, more):
     (x, e), (y, f) = drawn, more
     if x.shape[1] != y.shape[1]:

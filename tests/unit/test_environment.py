@@ -4,19 +4,25 @@ import re
 
 import pytest
 import yaml
-from conftest import ROOT
 
+from conftest import ROOT
 from hullforge import documents
 from hullforge.config import Campaign, load
 
 
 def locked() -> dict[str, str]:
-    pairs = [line.strip().split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line]
+    pairs = [
+        line.strip().split("==")
+        for line in (ROOT / "requirements.lock").read_text().splitlines()
+        if "==" in line
+    ]
     return {name.lower(): version for name, version in pairs}
 
 
 def test_the_lock_pins_everything_and_names_no_address():
-    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")
+    ]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+]+", line) for line in lines)
 
 
@@ -33,7 +39,10 @@ def test_every_dependency_of_the_package_is_locked():
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    wanted = [
+        *project["dependencies"],
+        *(d for extra in project["optional-dependencies"].values() for d in extra),
+    ]
     for requirement in wanted:
         assert re.split(r"[<>=!~ ]", requirement)[0].lower() in locked(), requirement
 

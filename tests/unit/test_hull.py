@@ -53,7 +53,8 @@ def by_pymatgen(x, e):
             diagram = PhaseDiagram([entries[i] for i in inside])
             for i in inside:
                 if systems[i] == system:
-                    out[i] = diagram.get_e_above_hull(entries[i], allow_negative=True)
+                    # Not get_e_above_hull: it takes entries within 1e-8 eV of a stable one for that one.
+                    out[i] = e[i] - diagram.get_hull_energy_per_atom(entries[i].composition)
     return out
 
 
@@ -134,7 +135,7 @@ def test_query_agrees_with_place_and_goes_below():
     hull = make(x, e)
     np.testing.assert_allclose(hull.query(x, e), hull.place().e_above_hull, rtol=0, atol=1e-12)
     np.testing.assert_allclose(hull.query(x, e - 1.0), hull.place().e_above_hull - 1.0, rtol=0, atol=1e-11)
-    new, energies = random_entries(rng, 100, 5, 5)
+    new, energies = random_entries(rng, 40, 5, 5)
     for row, energy, above in zip(new, energies, hull.query(new, energies), strict=True):
         grown = make(np.vstack([x, row]), np.append(e, max(energy, 0.0) if row.max() == 1 else energy))
         assert grown.place().e_above_hull[-1] == pytest.approx(max(above, 0.0), abs=1e-11)

@@ -47,14 +47,18 @@ def test_a_bad_configuration_is_one_clear_error(make_campaign, edit, words):
 def test_a_broken_prototype_file_is_named(make_campaign):
     campaign = make_campaign(prototypes__folder="mine")
     (campaign.folder / "mine").mkdir()
-    (campaign.folder / "mine" / "good.poscar").write_text("Al\n1.0\n0 2 2\n2 0 2\n2 2 0\nAl\n1\ndirect\n0 0 0\n")
+    (campaign.folder / "mine" / "good.poscar").write_text(
+        "Al\n1.0\n0 2 2\n2 0 2\n2 2 0\nAl\n1\ndirect\n0 0 0\n"
+    )
     (campaign.folder / "mine" / "broken.cif").write_text("data_x\n_cell_length_a nonsense\n")
     assert "broken.cif" in error_of(campaign)
 
 
 def test_a_missing_engine_is_one_sentence(make_campaign):
     pytest.importorskip("hullforge.dft.engines.gpaw")
-    campaign = make_campaign(engine={"name": "gpaw", "version": "0.0.1", "datasets": "1.2.1"}, protocol="laptop")
+    campaign = make_campaign(
+        engine={"name": "gpaw", "version": "0.0.1", "datasets": "1.2.1"}, protocol="laptop"
+    )
     campaign.edit(elements=["Li", "Al"])
     assert "gpaw" in error_of(campaign)
     assert campaign.run("-n").returncode == 0, "planning needs no engine"

@@ -8,8 +8,8 @@ import time
 
 import psutil
 import pytest
-from conftest import ROOT, digests
 
+from conftest import ROOT, digests
 from hullforge.cli import main
 from hullforge.store import tables
 
@@ -26,7 +26,9 @@ def every_selected_row_is_accounted_for(results, first="PBE"):
             ended += [
                 candidate
                 for candidate, functional in zip(
-                    table.column("candidate_id").to_pylist(), table.column("functional").to_pylist(), strict=True
+                    table.column("candidate_id").to_pylist(),
+                    table.column("functional").to_pylist(),
+                    strict=True,
                 )
                 if functional == first
             ]
@@ -41,7 +43,9 @@ def test_a_campaign_ends_with_a_release_that_verifies(emt_campaign, capsys):
     assert "no problem found" in out
     sealed = json.loads((emt_campaign.results / "round-001" / "sealed.json").read_text())
     assert sealed["files"]
-    assert not any((emt_campaign.results / "work").rglob("done.json")), "work folders are swept when a round is sealed"
+    assert not any((emt_campaign.results / "work").rglob("done.json")), (
+        "work folders are swept when a round is sealed"
+    )
 
 
 def test_a_finished_campaign_has_nothing_to_do(emt_campaign):
@@ -112,7 +116,9 @@ def test_finished_calculations_survive_a_kill(make_campaign):
         assert process.poll() is None, (campaign.folder / "snakemake.out").read_text()[-4000:]
         time.sleep(0.01)
     kill_tree(process)
-    finished = {path.parent.name: path.stat().st_mtime_ns for path in campaign.results.glob("work/*/*/*/done.json")}
+    finished = {
+        path.parent.name: path.stat().st_mtime_ns for path in campaign.results.glob("work/*/*/*/done.json")
+    }
     restarted = campaign.start()
     seen = dict.fromkeys(finished, 0)
     while restarted.poll() is None:
@@ -125,14 +131,18 @@ def test_finished_calculations_survive_a_kill(make_campaign):
         time.sleep(0.01)
     assert restarted.returncode == 0, (campaign.folder / "snakemake.out").read_text()[-4000:]
     assert len(finished) >= 3
-    assert {name: time_ for name, time_ in seen.items() if time_} == finished, "a finished calculation was done again"
+    assert {name: time_ for name, time_ in seen.items() if time_} == finished, (
+        "a finished calculation was done again"
+    )
 
 
 # ---------------------------------------------------------------------------------------------- failures
 
 
 def test_a_campaign_survives_when_a_third_of_its_calculations_fail(make_campaign):
-    campaign = make_campaign(engine__faults={"share": 0.3, "seed": 3}, limits={"step_time_s": 20, "silence_s": 4})
+    campaign = make_campaign(
+        engine__faults={"share": 0.3, "seed": 3}, limits={"step_time_s": 20, "silence_s": 4}
+    )
     campaign.complete()
     every_selected_row_is_accounted_for(campaign.results)
     failures = [
@@ -186,7 +196,17 @@ def test_comments_logs_and_unrelated_keys_plan_nothing(make_campaign, emt_campai
     for module in ("dft/batch.py", "screening/train.py"):
         (ROOT / "src" / "hullforge" / module).touch()
     plan = planned(campaign)
-    for rule in ("prototypes", "select", "prerelax", "dft", "promote", "collect", "first_hull", "train", "screen"):
+    for rule in (
+        "prototypes",
+        "select",
+        "prerelax",
+        "dft",
+        "promote",
+        "collect",
+        "first_hull",
+        "train",
+        "screen",
+    ):
         assert f"\n{rule} " not in plan, plan
 
 
@@ -201,7 +221,10 @@ def test_a_new_round_plans_only_itself(make_campaign, emt_campaign):
     campaign.edit(rounds=[*campaign.config["rounds"], {"budget": 3, "batches": 1}])
     plan = campaign.run("-n").stdout
     assert "round-002" in plan
-    assert not any(line.strip().startswith("output:") and ("round-000" in line or "round-001" in line) for line in plan.splitlines())
+    assert not any(
+        line.strip().startswith("output:") and ("round-000" in line or "round-001" in line)
+        for line in plan.splitlines()
+    )
 
 
 def test_a_deleted_file_of_a_sealed_round_is_made_again(make_campaign, emt_campaign):

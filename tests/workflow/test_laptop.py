@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
+from conftest import ROOT
 from hullforge.config import load
 from hullforge.release import verify
 from hullforge.store import tables

@@ -50,6 +50,7 @@ def primitive(atoms: "Atoms", symprec: float) -> "Atoms":
         # Without idealisation spglib does not rotate, so its axes can be compared to those of the source.
         unrotated = _ask(spglib.standardize_cell, given, to_primitive=True, no_idealize=True, symprec=symprec)
         pbc = _periodic_axes(np.asarray(unrotated[0]) @ np.linalg.inv(source.cell.array), source.pbc)
+        # Its standard origin may lie in the middle of the layer.
         fractional = np.where(pbc, fractional, _gap_at_boundary(fractional))
     order = np.argsort(numbers, kind="stable")
     return Atoms(numbers=numbers[order], cell=cell, scaled_positions=fractional[order], pbc=pbc)

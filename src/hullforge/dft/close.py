@@ -25,6 +25,8 @@ def run(round_folder: Path, campaign: Path, work: Path) -> None:
     for name in ("calculations", "failures"):
         table = tables.read(round_folder / f"{name}.parquet", name, ["theory_id", "calculation_id"])
         done += list(
-            zip(table.column("theory_id").to_pylist(), table.column("calculation_id").to_pylist(), strict=True)
+            zip(
+                table.column("theory_id").to_pylist(), table.column("calculation_id").to_pylist(), strict=True
+            )
         )
     seal.sweep(work, done)

@@ -23,11 +23,19 @@ class Step(Section):
     kind: Literal["relax", "static"] = Field(description="relax: cell and positions; static: single point")
     description: str = Field(description="one line on what the step is for")
     kpoint_density: float = Field(gt=0, description="k-points per reciprocal atom, on ALEXANDRIA's grid rule")
-    fmax: float = Field(gt=0, description="largest norm of a force, eV/angstrom: the limit of a relaxation, the check of a static step")
+    fmax: float = Field(
+        gt=0,
+        description="largest norm of a force, eV/angstrom: the limit of a relaxation, the check of a static step",
+    )
     smax: float = Field(gt=0, description="largest stress component, eV/angstrom^3: likewise")
     max_ionic_steps: int = Field(60, ge=1, description="most ionic steps of one attempt (relax)")
-    stricter: float = Field(0.0, ge=0, lt=1, description="static: where forces or stress exceed the limits, relax again once with limits times this; 0: fail instead")
-    forces: bool = Field(True, description="static: compute and check forces and stress")
+    stricter: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="static: where forces or stress exceed the limits, relax again once with limits times this; 0: fail instead",
+    )
+    forces: bool = Field(default=True, description="static: compute and check forces and stress")
 
 
 class HubbardU(Section):
@@ -50,16 +58,24 @@ class Protocol(Section):
 
     name: str
     description: str
-    spin: Literal["none", "ferromagnetic"] = Field("none", description="ferromagnetic: spin-polarised, from a ferromagnetic start")
-    initial_magmom: float = Field(1.0, ge=0, description="start of every moment (spin: ferromagnetic), Bohr magneton")
+    spin: Literal["none", "ferromagnetic"] = Field(
+        "none", description="ferromagnetic: spin-polarised, from a ferromagnetic start"
+    )
+    initial_magmom: float = Field(
+        1.0, ge=0, description="start of every moment (spin: ferromagnetic), Bohr magneton"
+    )
     smearing_ev: float = Field(0.1, gt=0, description="width of the Fermi-Dirac smearing, eV")
-    engines: dict[str, dict[str, Any]] = Field(description="per engine: the accuracy settings that are its own business (cutoff, ...)")
+    engines: dict[str, dict[str, Any]] = Field(
+        description="per engine: the accuracy settings that are its own business (cutoff, ...)"
+    )
     functionals: dict[str, Functional]
 
     def functional(self, name: str) -> Functional:
         """Give one functional; raises `ProtocolError` when the protocol lacks it."""
         if name not in self.functionals:
-            raise ProtocolError(f"protocol {self.name}: no functional '{name}'; it has {', '.join(self.functionals)}")
+            raise ProtocolError(
+                f"protocol {self.name}: no functional '{name}'; it has {', '.join(self.functionals)}"
+            )
         return self.functionals[name]
 
     def only(self, functional: str) -> dict[str, Any]:
@@ -89,7 +105,10 @@ class Protocol(Section):
             "initial_magmom": self.initial_magmom if self.spin == "ferromagnetic" else 0.0,
             "smearing_ev": self.smearing_ev,
             # Descriptions and step limits that only cost time are no physics.
-            "steps": [step.model_dump(mode="json", exclude={"description", "max_ionic_steps"}) for step in steps.steps],
+            "steps": [
+                step.model_dump(mode="json", exclude={"description", "max_ionic_steps"})
+                for step in steps.steps
+            ],
         }
 
     def theory_id(self, functional: str, engine: Engine) -> str:

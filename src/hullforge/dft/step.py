@@ -43,14 +43,22 @@ class StepInput(_Strict):
     kind: Literal["relax", "static"]
     attempt: int = 1
     geometry: Geometry
-    start_volume: float = Field(description="volume of the calculation's very first geometry, angstrom^3, for the runaway check")
-    physics: dict[str, Any] = Field(description="settings that fix the energy (xc, cutoff, kpts, smearing, setups, spin); recovery that touches them is protocol drift")
-    numerics: dict[str, Any] = Field(description="settings that decide only whether and how fast the energy is reached (mixer, steps, bands, eigensolver)")
+    start_volume: float = Field(
+        description="volume of the calculation's very first geometry, angstrom^3, for the runaway check"
+    )
+    physics: dict[str, Any] = Field(
+        description="settings that fix the energy (xc, cutoff, kpts, smearing, setups, spin); recovery that touches them is protocol drift"
+    )
+    numerics: dict[str, Any] = Field(
+        description="settings that decide only whether and how fast the energy is reached (mixer, steps, bands, eigensolver)"
+    )
     fmax: float
     smax: float
     max_ionic_steps: int
     forces: bool = True
-    faults: list[str] = Field(default_factory=list, description="planned failures of the coming attempts, first one next (emt only)")
+    faults: list[str] = Field(
+        default_factory=list, description="planned failures of the coming attempts, first one next (emt only)"
+    )
 
 
 class Frame(_Strict):

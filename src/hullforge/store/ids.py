@@ -59,6 +59,6 @@ def calculation_id(theory_id: str, candidate: str, start_structure_id: str) -> s
 
 
 def unit_interval(seed: int, *parts: str) -> float:
-    """A number in [0, 1) that is a hash of its arguments: reproducible randomness, independent of order."""
+    """Give a number in [0, 1) that is a hash of its arguments: reproducible randomness, independent of order."""
     digest = hashlib.sha256(canonical_json([seed, *parts]).encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2**56

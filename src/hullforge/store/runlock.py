@@ -27,7 +27,9 @@ def take_over(folder: Path, snakemake_locks: Path = Path(".snakemake/locks")) ->
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise SealError(f"{folder}: another snakemake is running this campaign; wait for it or stop it") from None
+        raise SealError(
+            f"{folder}: another snakemake is running this campaign; wait for it or stop it"
+        ) from None
     _HELD.append(descriptor)
     removed = []
     prefix = f"{folder.as_posix()}/"

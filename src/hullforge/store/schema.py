@@ -63,17 +63,24 @@ class Table:
 
 
 def C(name: str, type: pa.DataType, description: str, unit: str = "", null: str = "") -> Column:  # noqa: N802, A002
+    """Make a column; one letter, because it stands before every line of the tables below."""
     return Column(name, type, description, unit, null)
 
 
-PROTOTYPE_ID = C("prototype_id", STR, "id of the prototype: protostructure label and a hash of its shell graph")
+PROTOTYPE_ID = C(
+    "prototype_id", STR, "id of the prototype: protostructure label and a hash of its shell graph"
+)
 CANDIDATE_ID = C("candidate_id", STR, "id of the candidate: prototype and elements")
 ROUND = C("round", I16, "round of the campaign, from 0")
 BATCH = C("batch", I32, "batch within the round, from 0")
 FUNCTIONAL = C("functional", STR, "exchange-correlation functional: PBE, PBEsol, SCAN, ...")
-THEORY_ID = C("theory_id", STR, "hash of everything that fixes the energy; energies of two theories never mix")
+THEORY_ID = C(
+    "theory_id", STR, "hash of everything that fixes the energy; energies of two theories never mix"
+)
 SPECIES = C("species", many(STR), "element on each species of the prototype, in the prototype's order")
-RANK = C("rank", I64, "rank of the decoration among the distinct decorations of its prototype in this element pool")
+RANK = C(
+    "rank", I64, "rank of the decoration among the distinct decorations of its prototype in this element pool"
+)
 
 GEOMETRY = (
     C("numbers", many(U8), "atomic numbers, one per site"),
@@ -130,7 +137,7 @@ TABLES: dict[str, Table] = {
                 C("edge_target", many(I16), "class of the neighbour, one per unique edge"),
                 C("edge_shell", many(I16), "shell of the neighbour, from 0 (nearest)"),
                 C("edge_weight", many(F64), "number of such neighbours; the shell cut at 24 neighbours counts in part"),
-                C("automorphisms", many(many(I8)), "species permutations that the geometry allows, identity included, sorted"),
+                C("automorphisms", many(many(I8)), "species permutations that leave label and shell graph unchanged, identity included, sorted"),
             ),
         ),
         Table(

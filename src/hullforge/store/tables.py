@@ -45,7 +45,9 @@ def from_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     for number, row in enumerate(rows):
         if set(row) != wanted:
             missing, extra = sorted(wanted - set(row)), sorted(set(row) - wanted)
-            raise TableError(f"table {name}, row {number}: missing columns {missing}, unknown columns {extra}")
+            raise TableError(
+                f"table {name}, row {number}: missing columns {missing}, unknown columns {extra}"
+            )
     arrays = []
     for field in schema:
         try:
@@ -69,7 +71,9 @@ def conform(name: str, table: pa.Table) -> pa.Table:
     for field in schema:
         column = table.column(field.name)
         if column.null_count and not field.nullable:
-            raise TableError(f"table {name}, column {field.name}: {column.null_count} rows are null, none may be")
+            raise TableError(
+                f"table {name}, column {field.name}: {column.null_count} rows are null, none may be"
+            )
         try:
             columns.append(column.cast(field.type) if column.type != field.type else column)
         except pa.ArrowInvalid as error:

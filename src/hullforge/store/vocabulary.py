@@ -4,6 +4,7 @@ Tables store the value (a lower-case word); the report and the data dictionary p
 """
 
 from enum import StrEnum
+from typing import Self
 
 
 class Described(StrEnum):
@@ -11,7 +12,7 @@ class Described(StrEnum):
 
     description: str
 
-    def __new__(cls, value: str, description: str) -> "Described":
+    def __new__(cls, value: str, description: str) -> Self:
         """Make a member from its value and its sentence."""
         member = str.__new__(cls, value)
         member._value_ = value
@@ -27,7 +28,10 @@ class Stratum(Described):
     COVERAGE = "coverage", "chosen for the diversity of prototypes and compositions, before any model exists"
     EXPLOIT = "exploit", "among the lowest predicted distances to the hull"
     EXPLORE = "explore", "the model is uncertain about it"
-    CONTROL = "control", "drawn at random from all candidates, so that hit rates have something to be compared to"
+    CONTROL = (
+        "control",
+        "drawn at random from all candidates, so that hit rates have something to be compared to",
+    )
 
 
 class PrerelaxStatus(Described):
@@ -44,8 +48,14 @@ class PrerelaxStatus(Described):
 class FailureReason(Described):
     """Why a calculation has no converged result."""
 
-    SCF_NOT_CONVERGED = "scf_not_converged", "the electronic steps did not converge with any of the allowed settings"
-    IONIC_NOT_CONVERGED = "ionic_not_converged", "forces or stress did not fall below the limits in all continuations"
+    SCF_NOT_CONVERGED = (
+        "scf_not_converged",
+        "the electronic steps did not converge with any of the allowed settings",
+    )
+    IONIC_NOT_CONVERGED = (
+        "ionic_not_converged",
+        "forces or stress did not fall below the limits in all continuations",
+    )
     CRASHED = "crashed", "the engine's process ended without a result, repeatedly"
     OUT_OF_MEMORY = "out_of_memory", "the engine ran out of memory, repeatedly"
     WALLTIME = "walltime", "the time limit of the step was reached, repeatedly"
@@ -62,4 +72,7 @@ class HullStatus(Described):
     """Whether a row could be placed relative to the hull."""
 
     OK = "ok", "formation energy and distance are given"
-    MISSING_REFERENCE = "missing_reference", "an element of the row has no elemental calculation in this theory"
+    MISSING_REFERENCE = (
+        "missing_reference",
+        "an element of the row has no elemental calculation in this theory",
+    )

@@ -20,33 +20,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hullforge.errors import TableError
+from hullforge.thermo.compositions import PACKED, Compositions, by_size, checked, pack
 from hullforge.thermo.simplex import Floats, Ints, lowest_mixtures
 
 #: Entries this close to the hull count as on it, eV/atom.
 ON_HULL = 1e-8
 #: Distances smaller than this are rounding errors and become 0, eV/atom.
 ROUND_OFF = 1e-12
-#: Compositions that agree to this are one composition.
-RESOLUTION = 1e-10
 #: Decompositions leave out phases with a smaller share.
 SMALLEST_SHARE = 1e-9
 
-_PACKED = 8  # so many element numbers fit, one byte each, in a 64-bit key
 _JOINED = 10  # of larger systems the subsets are too many to be tried one by one, and the systems few
 _SYSTEMS_AT_ONCE = 20_000
 _NUMBERS_AT_ONCE = 400_000  # numbers in the candidates of one batch of programs: about a core's cache
-
-
-@dataclass(frozen=True)
-class _Compositions:
-    """Distinct compositions of k elements, sorted by system and fractions; and the rows that have them."""
-
-    rows: Ints  # (n,) rows of the caller
-    inverse: Ints  # (n,) composition of each of these rows
-    lowest: Ints  # (u,) row with the lowest energy of each composition
-    systems: Ints  # (S, k) element numbers, ascending
-    system_of: Ints  # (u,)
-    fractions: Floats  # (u, k)
 
 
 @dataclass(frozen=True)
@@ -65,7 +51,7 @@ class _Level:
 class _Solved:
     """The lowest mixtures at distinct compositions of k elements."""
 
-    compositions: _Compositions
+    compositions: Compositions
     energy: Floats  # (u,) eV/atom
     potentials: Floats  # (u, k) eV/atom
     phases: Ints  # (u, k) entries that mix
@@ -150,7 +136,7 @@ class ConvexHull:
         """
         hull = cls(elements)
         energies = np.asarray(formation_energy_per_atom, dtype=float).ravel()
-        x = _checked(fractions, len(hull.elements), ids)
+        x = checked(fractions, len(hull.elements), ids)
         if len(energies) != len(x) or len(ids) != len(x):
             raise TableError(
                 f"{len(x)} compositions, {len(energies)} energies and {len(ids)} ids: one of each per entry"
@@ -183,13 +169,13 @@ class ConvexHull:
         entry lies below the hull and would lower it. NaN: an element has no elemental entry, or the energy is NaN.
         """
         energies = np.asarray(formation_energy_per_atom, dtype=float).ravel()
-        x = _checked(fractions, len(self.elements), None)
+        x = checked(fractions, len(self.elements), None)
         if len(energies) != len(x):
             raise TableError(
                 f"{len(x)} compositions and {len(energies)} energies: one energy per composition"
             )
         out = np.full(len(x), np.nan)
-        for _, compositions in _by_size(x, self.has_reference, None, None):
+        for _, compositions in by_size(x, self.has_reference, None, None):
             solved = self._solve(compositions)
             out[compositions.rows] = energies[compositions.rows] - solved.energy[compositions.inverse]
         return _without_noise(out)
@@ -199,7 +185,7 @@ class ConvexHull:
         all_solved = []
         pure = (x > 0).sum(axis=1) == 1
         self.has_reference[:] = (x[pure] > 0).any(axis=0)
-        for k, compositions in _by_size(x, self.has_reference, energies, ids):
+        for k, compositions in by_size(x, self.has_reference, energies, ids):
             lowest = energies[compositions.lowest]
             if k == 1:
                 element_of = compositions.systems[compositions.system_of, 0]
@@ -222,7 +208,7 @@ class ConvexHull:
         above = _without_noise(above)
         self._placement = Placement(above, above <= ON_HULL, ids, len(self.elements), tuple(all_solved))
 
-    def _solve(self, compositions: _Compositions) -> _Solved:
+    def _solve(self, compositions: Compositions) -> _Solved:
         """Find the lowest mixture at each composition among the phases known so far."""
         u, k = compositions.fractions.shape
         out = _Solved(
@@ -285,9 +271,9 @@ class ConvexHull:
         for j, level in sorted(self._levels.items()):
             if j > k or not len(level.systems):
                 continue
-            if j <= _PACKED and k <= _JOINED:
+            if j <= PACKED and k <= _JOINED:
                 for places in combinations(range(k), j):
-                    keys = _pack(systems[:, places])
+                    keys = pack(systems[:, places])
                     at = np.minimum(np.searchsorted(level.keys, keys), len(level.keys) - 1)
                     number = np.where(level.keys[at] == keys, level.start[at + 1] - level.start[at], 0)
                     if number.any():
@@ -301,93 +287,18 @@ class ConvexHull:
                     yield level, inside, np.full(size, level.start[found]), number
 
 
-def _checked(fractions: ArrayLike, nelements: int, ids: Sequence[str] | None) -> Floats:
-    """Give atomic fractions (N, E) that add up to 1 exactly as far as doubles can."""
-    x = np.asarray(fractions, dtype=float)
-    if not x.size:
-        return np.zeros((0, nelements))
-    if x.ndim != 2 or x.shape[1] != nelements:
-        raise TableError(f"fractions of shape {x.shape} were given; (entries, {nelements}) is expected")
-    total = x.sum(axis=1)
-    bad = ~((x >= 0).all(axis=1) & (np.abs(total - 1) < 1e-6))
-    if bad.any():
-        row = int(bad.argmax())
-        name = f"row {row}" if ids is None or row >= len(ids) else f"entry {ids[row]}"
-        raise TableError(
-            f"{name}: atomic fractions {x[row].tolist()} are negative, not finite, or don't add up to 1"
-        )
-    x = np.where(x < RESOLUTION, 0.0, x)
-    return np.asarray(x / x.sum(axis=1, keepdims=True))
-
-
 def _without_noise(distances: Floats) -> Floats:
     return np.where(np.abs(distances) < ROUND_OFF, 0.0, distances)
 
 
-def _pack(systems: Ints) -> NDArray[np.uint64]:
-    """Pack element numbers (S, k), ascending, into keys (S,) that sort like the rows."""
-    keys = np.zeros(len(systems), dtype=np.uint64)
-    for column in systems.T:
-        keys = (keys << np.uint64(8)) | (column.astype(np.uint64) + np.uint64(1))
-    return keys
-
-
-def _by_size(
-    x: Floats, usable: NDArray[np.bool_], energies: Floats | None, ids: Sequence[str] | None
-) -> Iterator[tuple[int, _Compositions]]:
-    """Sort rows (N, E) of usable elements by number of elements k, ascending; equal compositions become one."""
-    present = x > 0
-    sizes = present.sum(axis=1)
-    sizes[(present & ~usable).any(axis=1)] = 0
-    for k in np.unique(sizes[sizes > 0]).tolist():
-        rows = np.flatnonzero(sizes == k)
-        elements = np.nonzero(present[rows])[1].reshape(-1, k)
-        fractions = x[rows[:, None], elements]
-        yield k, _distinct(rows, elements, fractions, None if energies is None else energies[rows], ids)
-
-
-def _distinct(
-    rows: Ints, elements: Ints, fractions: Floats, energies: Floats | None, ids: Sequence[str] | None
-) -> _Compositions:
-    """Find the distinct compositions among n rows, and the entry with the lowest energy and smallest id of each."""
-    n, k = elements.shape
-    grid = np.rint(fractions / RESOLUTION).astype(np.int64)
-    columns = [_pack(elements)] if k <= _PACKED else list(elements.T)
-    if energies is None:
-        energies = np.zeros(n)
-    order = np.lexsort([*fractions.T[::-1], energies, *grid.T[::-1], *columns[::-1]])
-    new_system = np.ones(n, dtype=bool)
-    new_system[1:] = (elements[order][1:] != elements[order][:-1]).any(axis=1)
-    new = new_system.copy()
-    new[1:] |= (grid[order][1:] != grid[order][:-1]).any(axis=1)
-    inverse = np.empty(n, dtype=np.int64)
-    inverse[order] = np.cumsum(new) - 1
-    lowest: Ints = order[new]
-    if ids is not None:
-        tied = energies == energies[lowest][inverse]
-        several = np.bincount(inverse[tied], minlength=len(lowest)) > 1
-        for row in np.flatnonzero(tied & several[inverse]).tolist():
-            group = inverse[row]
-            if ids[rows[row]] < ids[rows[lowest[group]]]:
-                lowest[group] = row
-    return _Compositions(
-        rows=rows,
-        inverse=inverse,
-        lowest=rows[lowest],
-        systems=elements[order][new_system],
-        system_of=(np.cumsum(new_system) - 1)[new],
-        fractions=fractions[order][new],
-    )
-
-
-def _level(compositions: _Compositions, energies: Floats, keep: NDArray[np.bool_]) -> _Level:
+def _level(compositions: Compositions, energies: Floats, keep: NDArray[np.bool_]) -> _Level:
     """Make a level of the compositions (u,) with `keep`, whose lowest energies (u,) are given."""
     used, system_of = np.unique(compositions.system_of[keep], return_inverse=True)
     systems = compositions.systems[used]
     k = systems.shape[1]
     return _Level(
         systems=systems,
-        keys=_pack(systems) if k <= _PACKED else np.zeros(0, dtype=np.uint64),
+        keys=pack(systems) if k <= PACKED else np.zeros(0, dtype=np.uint64),
         start=np.searchsorted(system_of, np.arange(len(used) + 1)),
         fractions=compositions.fractions[keep],
         energies=energies[keep],

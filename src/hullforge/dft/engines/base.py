@@ -44,7 +44,7 @@ class Engine(Protocol):
     def physics(
         self, functional: str, step: Step, geometry: Geometry, protocol: DftProtocol
     ) -> dict[str, Any]:
-        """Settings that fix the energy, for `StepInput.physics`."""
+        """Give the settings that fix the energy, for `StepInput.physics`."""
 
     def numerics(
         self, functional: str, step: Step, geometry: Geometry, protocol: DftProtocol
@@ -52,7 +52,7 @@ class Engine(Protocol):
         """First settings that don't, for `StepInput.numerics`."""
 
     def ladder(self, code: str) -> list[dict[str, Any]]:
-        """Changes of `numerics` to try one after the other when an attempt ends with `code`, each with a reason in the engine's source."""
+        """Give the changes of `numerics` to try one after the other when an attempt ends with `code`."""
 
     def command(self) -> list[str]:
         """Argument list of the child process; it is started in the step's folder with OMP_NUM_THREADS=1."""
