@@ -117,6 +117,8 @@ def compute(context: Context, starts: Sequence[Start], workers: int, label: str)
     missing = [start for start in starts if start.calculation_id not in outcomes]
     if not missing:
         return outcomes
+    # The large ones first: no core should wait at the end for one that started late.
+    missing.sort(key=lambda start: (-len(start.geometry.numbers), start.calculation_id))
     settings = context.settings
     warm_up(context, missing[0])
     context.engine.check(elements_of(missing), context.protocol, [settings.functional], settings.engine)

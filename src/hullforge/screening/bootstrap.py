@@ -18,7 +18,7 @@ from hullforge.crystals import decorations
 from hullforge.crystals.prototypes import Prototype
 from hullforge.errors import ConfigError
 from hullforge.screening import draws
-from hullforge.screening.choices import Choice
+from hullforge.screening.choices import Choice, cost
 from hullforge.store import ids
 from hullforge.store.structures import NUMBERS
 from hullforge.store.vocabulary import Stratum
@@ -174,7 +174,8 @@ def elemental(unary: Sequence[Prototype], elements: Sequence[str], covered: set[
 def coverage(prototypes: Sequence[Prototype], elements: Sequence[str], seed: int) -> Iterator[Choice]:
     """Give decorations of several species, as different from those before as possible.
 
-    Numbers of species take turns, within each the prototypes take turns, in an order drawn by a hash, and a
+    Numbers of species take turns, within each the prototypes take turns, in an order drawn by a hash that
+    favours cheap ones, and a
     prototype gives the decoration whose chemical system, composition and elements were used least so far.
     """
     groups: dict[int, list[_Source]] = {}
@@ -182,7 +183,12 @@ def coverage(prototypes: Sequence[Prototype], elements: Sequence[str], seed: int
         if 1 < prototype.nspecies <= len(elements):
             groups.setdefault(prototype.nspecies, []).append(_Source(prototype, len(elements), seed))
     for group in groups.values():
-        group.sort(key=lambda source: ids.unit_interval(seed, "coverage", source.prototype.prototype_id))
+        # Coverage should not be dear: a prototype that costs twice as much comes later twice as often.
+        group.sort(
+            key=lambda source: (
+                ids.unit_interval(seed, "coverage", source.prototype.prototype_id) * cost(source.prototype)
+            )
+        )
     used: Counter[tuple[str, object]] = Counter()
     while groups:
         for nspecies in sorted(groups):

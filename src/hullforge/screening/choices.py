@@ -48,9 +48,18 @@ def formula(prototype: Prototype, species: Sequence[str]) -> str:
     return str(composition_columns(numbers)["chemical_formula_reduced"])
 
 
+#: First space group of each crystal system, from cubic to triclinic, and the order of its largest point group.
+SYSTEM_ORDERS = ((195, 48), (168, 24), (143, 12), (75, 16), (16, 8), (3, 4), (1, 2))
+
+
 def cost(prototype: Prototype) -> float:
-    """Estimate the cost of a calculation, in arbitrary units: plane-wave DFT at a fixed density of k-points."""
-    return float(prototype.nsites) ** 2
+    """Estimate the cost of a calculation, in arbitrary units: plane-wave DFT at a fixed density of k-points.
+
+    The number of k-points that symmetry leaves falls with the order of the point group, which the crystal
+    system bounds: 48 operations for cubic cells, 24, 16, 8, 4 and 2 down to triclinic ones.
+    """
+    operations = next(n for first, n in SYSTEM_ORDERS if prototype.space_group_it_number >= first)
+    return float(prototype.nsites) ** 2 * 48 / operations
 
 
 def batches(choices: Sequence[Choice], number: int) -> list[int]:
