@@ -1,0 +1,52 @@
+"""One Snakemake a campaign, and no lock outlives its process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hullforge.errors import SealError
+from hullforge.store import runlock
+
+
+@pytest.fixture(autouse=True)
+def let_go():
+    yield
+    import os
+
+    while runlock._HELD:
+        os.close(runlock._HELD.pop())
+
+
+def plant(folder: Path, *lines: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / f"{len(list(folder.iterdir()))}.output.lock"
+    lock.write_text("".join(f"{line}\n" for line in lines))
+    return lock
+
+
+def test_stale_locks_of_this_campaign_go_and_others_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine = plant(Path(".snakemake/locks"), "results/mine/prototypes.parquet")
+    other = plant(Path(".snakemake/locks"), "results/mine-too/prototypes.parquet")
+    Path("results/mine").mkdir(parents=True)
+    assert runlock.take_over(Path("results/mine")) == [mine]
+    assert not mine.exists()
+    assert other.exists()
+
+
+def test_a_campaign_that_runs_is_not_taken_over(tmp_path):
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom hullforge.store import runlock\n"
+        "runlock.take_over(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(SealError, match="another snakemake is running this campaign"):
+            runlock.take_over(tmp_path)
+        holder.kill()
+        holder.wait()
+    runlock.take_over(tmp_path)
