@@ -33,7 +33,7 @@ if ! have_system; then
 fi
 
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
+pip() { .venv/bin/python -m pip --disable-pip-version-check -qq "$@"; }
 
 # PyTorch first: where there is no GPU, its build for the CPU, since other packages would pull gigabytes of CUDA.
 torch=$(grep '^torch==' requirements.lock)
