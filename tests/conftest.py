@@ -12,6 +12,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+#: Files that take longest, in the order in which they should start when several processes share the tests.
+LONGEST_FIRST = ("test_laptop.py", "test_campaign.py", "test_gpaw.py", "test_resume_gpaw.py", "test_bad_input.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Start the longest files first, so that no process waits at the end for one of them."""
+    rank = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
 class Campaign:
     """A copy of the workflow in its own folder, so that tests may edit rules and kill what they start."""
 
