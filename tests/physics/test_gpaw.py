@@ -60,7 +60,7 @@ def test_silicon_has_a_gap(silicon):
 
 def test_a_step_says_what_it_cost_and_how_it_went(silicon):
     result = silicon["PBE"]
-    assert result.encut == 300
+    assert result.encut == 250
     assert result.kpoints == [8, 8, 8]
     assert result.cpu_time_s > 1
     assert 50 < result.max_memory_mib < 2000

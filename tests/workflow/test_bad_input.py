@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.campaign, pytest.mark.slow]
 
 
 def error_of(campaign) -> str:
-    done = campaign.run(timeout=300)
+    done = campaign.run(timeout=900)
     assert done.returncode != 0, done.stdout
     assert "Traceback" not in done.stdout, done.stdout
     assert not list(campaign.results.glob("work/**/step.json")), "a calculation was started"

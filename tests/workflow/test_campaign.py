@@ -141,7 +141,7 @@ def test_finished_calculations_survive_a_kill(make_campaign):
 
 def test_a_campaign_survives_when_a_third_of_its_calculations_fail(make_campaign):
     campaign = make_campaign(
-        engine__faults={"share": 0.3, "seed": 3}, limits={"step_time_s": 20, "silence_s": 4}
+        engine__faults={"share": 0.3, "seed": 3}, limits={"step_time_s": 40, "silence_s": 8}
     )
     campaign.complete()
     every_selected_row_is_accounted_for(campaign.results)
