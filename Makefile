@@ -18,10 +18,10 @@ demo: environment
 	@$(BIN)/hullforge summary $(CONFIG)
 
 test: environment
-	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --durations=15
+	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --no-loadscope-reorder --durations=15
 
 test-fast: environment
-	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not gpaw and not slow and not campaign"
+	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --no-loadscope-reorder -m "not gpaw and not slow and not campaign"
 
 lint: environment
 	$(BIN)/ruff check .
