@@ -38,6 +38,11 @@ localrules:
     release,
 
 
+# Not in dry runs: planning needs neither an engine nor a folder.
+onstart:
+    prepare()
+
+
 rule all:
     default_target: True
     input:

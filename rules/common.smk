@@ -19,13 +19,20 @@ def load_campaign():
     try:
         campaign = settings.load(config)
         check.check_config(campaign)
-        if workflow.is_main_process and not workflow.dryrun:
-            check.check_machine(campaign)
-            seal.claim(campaign.folder, campaign.campaign, len(campaign.rounds))
+        if workflow.is_main_process:
             runlock.take_over(campaign.folder)
     except HullforgeError as error:
         raise WorkflowError(str(error)) from None
     return campaign
+
+
+def prepare():
+    """What a real run needs before its first job: engine and potential are there, the folder is this campaign's."""
+    try:
+        check.check_machine(CAMPAIGN)
+        seal.claim(CAMPAIGN.folder, CAMPAIGN.campaign, len(CAMPAIGN.rounds))
+    except HullforgeError as error:
+        raise WorkflowError(str(error)) from None
 
 
 CAMPAIGN = load_campaign()

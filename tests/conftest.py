@@ -13,7 +13,13 @@ ROOT = Path(__file__).parents[1]
 
 
 #: Files that take longest, in the order in which they should start when several processes share the tests.
-LONGEST_FIRST = ("test_laptop.py", "test_campaign.py", "test_gpaw.py", "test_resume_gpaw.py", "test_bad_input.py")
+LONGEST_FIRST = (
+    "test_laptop.py",
+    "test_campaign.py",
+    "test_gpaw.py",
+    "test_resume_gpaw.py",
+    "test_bad_input.py",
+)
 
 
 def pytest_collection_modifyitems(items):

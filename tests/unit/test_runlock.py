@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from hullforge.errors import SealError
 from hullforge.store import runlock
 
 
@@ -30,7 +29,6 @@ def test_stale_locks_of_this_campaign_go_and_others_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mine = plant(Path(".snakemake/locks"), "results/mine/prototypes.parquet")
     other = plant(Path(".snakemake/locks"), "results/mine-too/prototypes.parquet")
-    Path("results/mine").mkdir(parents=True)
     assert runlock.take_over(Path("results/mine")) == [mine]
     assert not mine.exists()
     assert other.exists()
@@ -39,14 +37,16 @@ def test_stale_locks_of_this_campaign_go_and_others_stay(tmp_path, monkeypatch):
 def test_a_campaign_that_runs_is_not_taken_over(tmp_path):
     program = (
         "import sys\nfrom pathlib import Path\nfrom hullforge.store import runlock\n"
-        "runlock.take_over(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()\n"
+        "runlock.take_over(Path(sys.argv[1]), Path(sys.argv[2]))\nprint('held', flush=True)\nsys.stdin.read()\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program, str(tmp_path), str(tmp_path / ".snakemake")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(SealError, match="another snakemake is running this campaign"):
-            runlock.take_over(tmp_path)
+        lock = plant(tmp_path / ".snakemake" / "locks", f"{tmp_path}/prototypes.parquet")
+        assert runlock.take_over(tmp_path, tmp_path / ".snakemake") == []
+        assert lock.exists()
         holder.kill()
         holder.wait()
-    runlock.take_over(tmp_path)
+    assert runlock.take_over(tmp_path, tmp_path / ".snakemake") == [lock]
