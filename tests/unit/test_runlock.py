@@ -41,7 +41,8 @@ def test_a_campaign_that_runs_is_not_taken_over(tmp_path):
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path), str(tmp_path / ".snakemake")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as holder:
         assert holder.stdout.readline() == b"held\n"
         lock = plant(tmp_path / ".snakemake" / "locks", f"{tmp_path}/prototypes.parquet")
