@@ -48,6 +48,7 @@ rule all:
     input:
         seals=expand(f"{FOLDER}/round-{{round}}/sealed.json", round=ROUNDS),
         release=RELEASE,
+        missing=MISSING,
 
 
 rule release:

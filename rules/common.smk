@@ -41,6 +41,8 @@ FOLDER = CAMPAIGN.folder.as_posix()
 WORK = f"{FOLDER}/work"
 ROUNDS = [f"{number:03d}" for number in range(len(CAMPAIGN.rounds))]
 SEALED = [f"{number:03d}" for number in seal.sealed_rounds(CAMPAIGN.folder)]
+# Files that a seal names and somebody deleted: Snakemake would not miss them, since what was made from them is there.
+MISSING = [path.as_posix() for path in seal.missing(CAMPAIGN.folder)]
 # A pattern that nothing matches stands for "no round is open".
 OPEN_ROUNDS = "|".join(r for r in ROUNDS if r not in SEALED) or "none-open"
 FIRST = CAMPAIGN.functionals[0]

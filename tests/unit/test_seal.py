@@ -140,3 +140,17 @@ def test_sweeping_takes_the_work_of_one_round_only(tmp_path):
         journal.folder_of(tmp_path, "t1-x", name).mkdir(parents=True)
     assert seal.sweep(tmp_path, [("t1-x", "k1-aa1")]) == 1
     assert [path.name for path in tmp_path.glob("*/*/*")] == ["k1-bb2"]
+
+
+def test_missing_files_of_a_seal_are_named(tmp_path):
+    campaign = tmp_path / "results"
+    folder = campaign / "round-000"
+    folder.mkdir(parents=True)
+    for name in ("a.parquet", "b.parquet"):
+        (folder / name).write_text(name)
+    seal.seal(folder, sorted(folder.iterdir()), campaign)
+    assert seal.missing(campaign) == []
+    assert seal.sealed_rounds(campaign) == [0]
+    (folder / "b.parquet").unlink()
+    assert seal.missing(campaign) == [folder / "b.parquet"]
+    assert seal.sealed_rounds(campaign) == []

@@ -93,6 +93,17 @@ def sealed_rounds(campaign: Path) -> list[int]:
     return found
 
 
+def missing(campaign: Path) -> list[Path]:
+    """Give the files that whole seals name and that are gone, sorted; they are to be made again."""
+    gone: set[Path] = set()
+    for _, path in _seals(campaign):
+        try:
+            gone.update(file for name in read(path)["files"] if not (file := campaign / name).is_file())
+        except SealError:
+            continue
+    return sorted(gone)
+
+
 def check(campaign: Path) -> list[str]:
     """Compare every sealed file with its checksum; give one sentence per problem, none when all is well."""
     problems = []
