@@ -46,9 +46,14 @@ MISSING = [path.as_posix() for path in seal.missing(CAMPAIGN.folder)]
 # A pattern that nothing matches stands for "no round is open".
 OPEN_ROUNDS = "|".join(r for r in ROUNDS if r not in SEALED) or "none-open"
 FIRST = CAMPAIGN.functionals[0]
+HARVEST = CAMPAIGN.prototypes.harvest.enabled
 THEORIES = {f: PROTOCOL.theory_id(f, CAMPAIGN.engine) for f in CAMPAIGN.functionals}
 RELEASE = f"{FOLDER}/release/{CAMPAIGN.release.version}/SHA256SUMS"
 BATCH_TABLES = ("calculations", "frames", "failures", "costs")
+# The user's tables; without one, no input.
+KNOWN = [p.as_posix() for p in [CAMPAIGN.hull.known_phases] if p is not None]
+CANDIDATES = [p.as_posix() for p in [CAMPAIGN.candidates] if p is not None]
+REPLAYED = [p.as_posix() for p in [CAMPAIGN.engine.table] if p is not None]
 
 
 def all_cores():
@@ -62,6 +67,21 @@ def all_cores():
 def as_json(model, **values):
     """A stage's settings as JSON: the narrow slice of the config that its result depends on."""
     return model(**values).to_json()
+
+
+def given(**paths):
+    """Arguments for the inputs that are there: --name path."""
+    words = []
+    for name, path in paths.items():
+        # Snakemake hands over a path, or a list of one or none.
+        found = [path] if isinstance(path, str) else list(path)
+        words += [f"--{name}", *found] if found else []
+    return words
+
+
+def known_beside(hull):
+    """The table of known phases beside a hull, where the campaign has any; `hull` is a path without its ending."""
+    return [f"{hull}-known.parquet"] if KNOWN else []
 
 
 def round_of(wildcards):
@@ -79,6 +99,37 @@ def rounds_up_to(wildcards, include_this=True):
         f"{FOLDER}/round-{number:03d}"
         for number in range(int(wildcards.round) + include_this)
     ]
+
+
+def prototypes_of(number):
+    """Table of prototypes of a round: its own where it harvests, else that of the round before, at last the campaign's."""
+    for earlier in range(number, 0, -1):
+        own = f"{FOLDER}/round-{earlier:03d}/prototypes.parquet"
+        # Sealed rounds keep what they had, whatever the configuration says now.
+        if os.path.exists(own) if f"{earlier:03d}" in SEALED else HARVEST:
+            return own
+    return f"{FOLDER}/prototypes.parquet"
+
+
+def prototype_table(wildcards):
+    return prototypes_of(int(wildcards.round))
+
+
+def harvested_calculations(wildcards):
+    """Calculations since the table of the round before was made; the campaign's was made before all of them."""
+    last = int(wildcards.round) - 1
+    made = re.search(r"round-(\d{3})/prototypes.parquet$", prototypes_of(last))
+    return [
+        f"{FOLDER}/round-{number:03d}/calculations.parquet"
+        for number in range(int(made[1]) if made else 0, last + 1)
+    ]
+
+
+def warm_start(wildcards):
+    """The screener that training goes on from: that of the round before, where the configuration asks for it."""
+    if CAMPAIGN.training.start == "scratch" or int(wildcards.round) == 0:
+        return []
+    return [f"{before(wildcards)}/screener/model.pt"]
 
 
 def shards(wildcards):
@@ -161,6 +212,10 @@ def hulls_after(wildcards):
         f"{folder}/hull/{f}.parquet"
         for folder in rounds_up_to(wildcards)[-2:]
         for f in CAMPAIGN.functionals
+    ] + [
+        path
+        for folder in rounds_up_to(wildcards)[-2:]
+        for path in known_beside(f"{folder}/hull/{FIRST}")
     ]
 
 
@@ -181,11 +236,14 @@ def round_files(wildcards):
         f"{here}/hull/{functional}-references.parquet"
         for functional in CAMPAIGN.functionals
     ]
+    files += known_beside(f"{here}/hull/{FIRST}")
     files += [f"{here}/screener/model.pt", f"{here}/screener/metrics.json"]
     files += [
         f"{here}/prerelax/batch-{b}.parquet" for b in range(round_of(wildcards).batches)
     ]
     files += shards(wildcards)
+    if HARVEST and int(wildcards.round):
+        files += [f"{here}/prototypes.parquet", f"{here}/rejects.parquet"]
     if len(CAMPAIGN.functionals) > 1:
         files.append(f"{here}/promotion.parquet")
     return files

@@ -41,7 +41,10 @@ rule dft:
 rule first_hull:
     input:
         calculations=first_tables_so_far,
+        known=KNOWN,
     output:
+        # Known phases are placed, too, where there are any.
+        known_beside(f"{FOLDER}/round-{{round}}/hull/{FIRST}"),
         hull=f"{FOLDER}/round-{{round}}/hull/{FIRST}.parquet",
         references=f"{FOLDER}/round-{{round}}/hull/{FIRST}-references.parquet",
     log:
@@ -50,9 +53,12 @@ rule first_hull:
         "../envs/hullforge.yaml"
     params:
         functional=FIRST,
+        known=lambda w, input: (
+            given(known=input.known, engine=CAMPAIGN.engine.name) if KNOWN else []
+        ),
     shell:
         "hullforge hull --functional {params.functional:q} --round {wildcards.round} --references {output.references:q}"
-        " --calculations {input.calculations:q} --out {output.hull:q} --log {log:q}"
+        " --calculations {input.calculations:q} {params.known:q} --out {output.hull:q} --log {log:q}"
 
 
 rule promote:

@@ -3,9 +3,10 @@
 
 rule train:
     input:
-        prototypes=f"{FOLDER}/prototypes.parquet",
+        prototypes=prototype_table,
         calculations=first_tables_so_far,
         hull=f"{FOLDER}/round-{{round}}/hull/{FIRST}.parquet",
+        previous=warm_start,
     output:
         model=f"{FOLDER}/round-{{round}}/screener/model.pt",
         metrics=f"{FOLDER}/round-{{round}}/screener/metrics.json",
@@ -21,6 +22,11 @@ rule train:
             seed=CAMPAIGN.seed,
         ),
         out=lambda w, output: os.path.dirname(output.model),
+        previous=lambda w, input: given(
+            previous=[os.path.dirname(path) for path in input.previous]
+        ),
+        checkpoint=f"{WORK}/round-{{round}}/screener.checkpoint",
     shell:
         "hullforge train --settings {params.settings:q} --prototypes {input.prototypes:q}"
-        " --calculations {input.calculations:q} --hull {input.hull:q} --out {params.out:q} --log {log:q}"
+        " --calculations {input.calculations:q} --hull {input.hull:q} {params.previous:q}"
+        " --checkpoint {params.checkpoint:q} --out {params.out:q} --log {log:q}"

@@ -5,6 +5,7 @@ rule report:
     input:
         files=round_files,
         hulls=hulls_after,
+        replayed=REPLAYED,
         earlier=lambda w: [
             f"{folder}/sealed.json" for folder in rounds_up_to(w, include_this=False)
         ],
@@ -20,10 +21,11 @@ rule report:
         engine=CAMPAIGN.engine.name,
         functionals=CAMPAIGN.functionals,
         rounds=rounds_up_to,
+        replayed=lambda w, input: given(replayed=input.replayed),
         out=lambda w, output: os.path.dirname(output.html),
     shell:
         "hullforge report --campaign {params.campaign:q} --engine {params.engine:q} --round {wildcards.round}"
-        " --rounds {params.rounds:q} --functionals {params.functionals:q} --out {params.out:q} --log {log:q}"
+        " --rounds {params.rounds:q} --functionals {params.functionals:q} {params.replayed:q} --out {params.out:q} --log {log:q}"
 
 
 rule seal:

@@ -18,6 +18,7 @@ LONGEST_FIRST = (
     "test_campaign.py",
     "test_gpaw.py",
     "test_resume_gpaw.py",
+    "test_replay_campaign.py",
     "test_bad_input.py",
 )
 

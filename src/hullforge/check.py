@@ -4,11 +4,12 @@ Comes in: a campaign. Goes out: nothing, or one error that says which key, what 
 Cheap enough to run at every start: nothing here imports what computes.
 """
 
-from hullforge.config import Campaign
+from hullforge.config import Campaign, PrototypesSettings
 from hullforge.dft import protocol as protocols
 from hullforge.dft.engines import base
 from hullforge.errors import ConfigError
 from hullforge.store import seal
+from hullforge.thermo import known
 
 
 def check_config(campaign: Campaign) -> None:
@@ -19,11 +20,13 @@ def check_config(campaign: Campaign) -> None:
     protocol = protocols.load(campaign.protocol)
     for functional in campaign.functionals:
         protocol.theory(functional, campaign.engine)
-    smallest = max(1, len(campaign.elements))
+    _check_inputs(campaign)
+    referenced = _known_elements(campaign)
+    smallest = max(1, len(set(campaign.elements) - referenced))
     if campaign.rounds[0].budget < smallest:
         raise ConfigError(
             f"key 'rounds.0.budget': {campaign.rounds[0].budget} is too small; the bootstrap computes at least one"
-            f" elemental structure of each of the {smallest} elements"
+            f" elemental structure of each of the {smallest} elements{' without a known phase' if referenced else ''}"
         )
     for include in campaign.bootstrap.include:
         outside = [symbol for symbol in include.elements if symbol not in campaign.elements]
@@ -32,18 +35,58 @@ def check_config(campaign: Campaign) -> None:
                 f"key 'bootstrap.include': {include.prototype} names {', '.join(outside)}, which the key 'elements' lacks"
             )
     folder = campaign.prototypes.folder
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"key 'prototypes.folder': {folder} is not a folder")
+    if folder is not None and not folder.exists():
+        raise ConfigError(f"key 'prototypes.folder': {folder} is neither a folder nor a file")
+    for number, group in enumerate(campaign.prototypes.site_groups):
+        for letter, symbols in group.elements.items():
+            outside = [symbol for symbol in symbols if symbol not in campaign.elements]
+            if outside:
+                raise ConfigError(
+                    f"key 'prototypes.site_groups.{number}.elements.{letter}': found {', '.join(outside)}, which the"
+                    " key 'elements' lacks"
+                )
     seal.check_folder(campaign.folder, campaign.campaign, len(campaign.rounds))
+
+
+def _check_inputs(campaign: Campaign) -> None:
+    """Check that the tables which the configuration names are there, and may be named together."""
+    for key, path in (
+        ("engine.table", campaign.engine.table),
+        ("candidates", campaign.candidates),
+        ("hull.known_phases", campaign.hull.known_phases),
+    ):
+        if path is not None and not path.is_file():
+            raise ConfigError(f"key '{key}': {path}: no such file")
+    if campaign.hull.known_phases is not None and len(campaign.functionals) > 1:
+        raise ConfigError(
+            f"key 'hull.known_phases': energies of known phases belong to one functional, but functionals names"
+            f" {', '.join(campaign.functionals)}"
+        )
+
+
+def _known_elements(campaign: Campaign) -> set[str]:
+    """Give the elements that have a known phase; the whole table is checked on the way."""
+    if campaign.hull.known_phases is None:
+        return set()
+    phases = known.load(campaign.hull.known_phases, campaign.engine.name)
+    return {phase.elements[0] for phase in phases if len(phase.elements) == 1}
 
 
 def check_machine(campaign: Campaign) -> None:
     """Check that the engine and the potential of the campaign are there and can do what it asks.
 
-    Raises `EngineError` or `ModelError` in one sentence.
+    Where candidates are listed, also that they fit the prototypes. Raises `EngineError`, `TableError`,
+    `ConfigError` or `ModelError` in one sentence.
     """
     from hullforge.potentials import base as potentials
 
     protocol = protocols.load(campaign.protocol)
     base.get(campaign.engine.name).check(campaign.elements, protocol, campaign.functionals, campaign.engine)
     potentials.check(campaign.prerelax, campaign.elements)
+    if campaign.candidates is not None:
+        from hullforge.crystals import decorations, prototypes
+        from hullforge.screening import candidates
+
+        compiled = prototypes.collect(PrototypesSettings(prototypes=campaign.prototypes))
+        spaces = decorations.spaces(compiled, campaign.elements, campaign.prototypes.site_groups)
+        candidates.load(campaign.candidates, spaces)

@@ -51,21 +51,30 @@ def _prototypes(a: argparse.Namespace) -> None:
     from hullforge.config import PrototypesSettings
     from hullforge.crystals import prototypes
 
-    prototypes.build(_settings(PrototypesSettings, a), a.out)
+    prototypes.build(_settings(PrototypesSettings, a), a.out, a.rejects)
+
+
+def _harvest(a: argparse.Namespace) -> None:
+    from hullforge.config import HarvestSettings
+    from hullforge.crystals import harvest
+
+    harvest.run(_settings(HarvestSettings, a), a.prototypes, a.calculations, a.hull, a.out, a.rejects)
 
 
 def _screen(a: argparse.Namespace) -> None:
     from hullforge.config import ScreenSettings
     from hullforge.screening import screen
 
-    screen.run(_settings(ScreenSettings, a), a.prototypes, a.screener, a.hull, a.shard, a.out)
+    screen.run(
+        _settings(ScreenSettings, a), a.prototypes, a.screener, a.hull, a.shard, a.out, a.known, a.candidates
+    )
 
 
 def _select(a: argparse.Namespace) -> None:
     from hullforge.config import SelectSettings
     from hullforge.screening import select
 
-    select.run(_settings(SelectSettings, a), a.prototypes, a.shards, a.earlier, a.out)
+    select.run(_settings(SelectSettings, a), a.prototypes, a.shards, a.earlier, a.out, a.known, a.candidates)
 
 
 def _prerelax(a: argparse.Namespace) -> None:
@@ -101,21 +110,24 @@ def _collect(a: argparse.Namespace) -> None:
 def _hull(a: argparse.Namespace) -> None:
     from hullforge.thermo import place
 
-    place.run(a.functional, a.round, a.calculations, a.out, a.references)
+    place.run(a.functional, a.round, a.calculations, a.out, a.references, a.known, a.engine)
 
 
 def _train(a: argparse.Namespace) -> None:
     from hullforge.config import TrainSettings
     from hullforge.screening import train
 
-    train.run(_settings(TrainSettings, a), a.prototypes, a.calculations, a.hull, a.out)
+    train.run(
+        _settings(TrainSettings, a), a.prototypes, a.calculations, a.hull, a.out, a.previous, a.checkpoint
+    )
 
 
 def _report(a: argparse.Namespace) -> None:
     from hullforge.dft.engines import base
     from hullforge.reports import report
 
-    report.run(a.campaign, base.get(a.engine).warning, a.round, a.rounds, a.functionals, a.out)
+    warning = base.get(a.engine).warning
+    report.run(a.campaign, warning, a.round, a.rounds, a.functionals, a.out, a.replayed)
 
 
 def _seal(a: argparse.Namespace) -> None:
@@ -171,6 +183,16 @@ def _verify(a: argparse.Namespace) -> int:
         print(problem)
     print(f"{a.folder}: {'verified, no problem found' if not problems else f'{len(problems)} problems'}")
     return 1 if problems else 0
+
+
+def _replay_table(a: argparse.Namespace) -> int:
+    from hullforge import config
+    from hullforge.replay import build
+    from hullforge.replay.sources import Columns
+
+    columns = Columns(a.energy, a.structure, a.name, a.above, a.per_atom)
+    print(build.run(config.load(a.config), a.source, columns, a.out, formation=a.formation))
+    return 0
 
 
 def _schema(a: argparse.Namespace) -> int:
@@ -248,13 +270,51 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--tables", action="store_true", help="the data dictionary of all tables, as Markdown")
     sub.add_argument("--out", type=Path, help="write to this file instead")
 
+    sub = user(
+        "replay-table",
+        _replay_table,
+        "make the table of known results that the engine replay answers from",
+        "hullforge replay-table known.csv --config config/mine.yaml --energy e_form --formation --out tables",
+    )
+    sub.add_argument(
+        "source",
+        type=Path,
+        nargs="+",
+        help="known results: .csv, .extxyz, or a table of calculations (.parquet)",
+    )
+    sub.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        help="campaign whose prototypes, elements and functional they are",
+    )
+    sub.add_argument("--energy", default="energy", help="column of the energy, eV (default: %(default)s)")
+    sub.add_argument("--structure", default="cif", help="column of the CIF in a .csv (default: %(default)s)")
+    sub.add_argument("--name", default="", help="column that names a row (default: its number)")
+    sub.add_argument("--above", default="", help="column of the energy above the competing phases")
+    sub.add_argument("--per-atom", action="store_true", help="energies are per atom, not per cell")
+    sub.add_argument(
+        "--formation", action="store_true", help="energies are formation energies; writes known.csv, too"
+    )
+    sub.add_argument("--out", type=Path, required=True, help="folder of the tables")
+
     sub = stage("prototypes", _prototypes, "stage: compile the prototypes")
+    sub.add_argument("--rejects", type=Path, required=True, help="table of what could not become a prototype")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = stage("harvest", _harvest, "stage: add the prototypes that earlier rounds found")
+    sub.add_argument("--prototypes", type=Path, required=True, help="table of the round before")
+    sub.add_argument("--calculations", type=Path, nargs="+", required=True, help="since that table was made")
+    sub.add_argument("--hull", type=Path, required=True, help="first functional's hull of the round before")
+    sub.add_argument("--rejects", type=Path, required=True, help="table of what could not become a prototype")
     sub.add_argument("--out", type=Path, required=True)
 
     sub = stage("screen", _screen, "stage: score one shard of decorations")
     sub.add_argument("--prototypes", type=Path, required=True)
     sub.add_argument("--screener", type=Path, required=True, help="folder of the trained screener")
     sub.add_argument("--hull", type=Path, required=True, help="hull that predictions are measured against")
+    sub.add_argument("--known", type=Path, help="the hull's table of known phases")
+    sub.add_argument("--candidates", type=Path, help="table of the only decorations that are scored")
     sub.add_argument("--shard", type=int, required=True)
     sub.add_argument("--out", type=Path, required=True)
 
@@ -262,6 +322,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--prototypes", type=Path, required=True)
     sub.add_argument("--shards", type=Path, nargs="*", default=[], help="screened shards; none in round 0")
     sub.add_argument("--earlier", type=Path, nargs="*", default=[], help="selections of earlier rounds")
+    sub.add_argument("--known", type=Path, help="the user's table of known phases")
+    sub.add_argument("--candidates", type=Path, help="table of the only decorations that may be chosen")
     sub.add_argument("--out", type=Path, required=True)
 
     sub = stage("prerelax", _prerelax, "stage: relax a batch of candidates with a potential")
@@ -300,12 +362,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--round", type=int, required=True)
     sub.add_argument("--calculations", type=Path, nargs="+", required=True)
     sub.add_argument("--references", type=Path, required=True, help="elemental references, written too")
+    sub.add_argument("--known", type=Path, help="the user's table of known phases, placed too")
+    sub.add_argument("--engine", default="", help="engine of the calculations")
     sub.add_argument("--out", type=Path, required=True)
 
     sub = stage("train", _train, "stage: train the screener on all rounds so far")
     sub.add_argument("--prototypes", type=Path, required=True)
     sub.add_argument("--calculations", type=Path, nargs="+", required=True)
     sub.add_argument("--hull", type=Path, required=True)
+    sub.add_argument("--previous", type=Path, help="folder of the screener that a warm start goes on from")
+    sub.add_argument("--checkpoint", type=Path, help="file from which a killed training goes on")
     sub.add_argument("--out", type=Path, required=True, help="folder of the screener")
 
     sub = stage("report", _report, "stage: write the report of a round", settings=False)
@@ -313,6 +379,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--engine", required=True)
     sub.add_argument("--round", type=int, required=True)
     sub.add_argument("--rounds", type=Path, nargs="+", required=True, help="folders of rounds 0 to this one")
+    sub.add_argument("--replayed", type=Path, help="table of known results that is replayed")
     sub.add_argument("--functionals", nargs="+", required=True)
     sub.add_argument("--out", type=Path, required=True, help="folder of the report")
 

@@ -30,22 +30,62 @@ AnySection = TypeVar("AnySection", bound=Section)
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Prototypes(Section):
-    """Which structures are decorated."""
+class SiteGroups(Section):
+    """Elements that the species of one prototype are confined to."""
+
+    prototype: str = Field(description="protostructure label, name or id of the prototype")
+    elements: dict[str, tuple[str, ...]] = Field(
+        description="allowed elements by letter of the protostructure label; letters that are not named take the"
+        " whole pool"
+    )
+
+
+class PrototypeTable(Section):
+    """Which structures become prototypes."""
 
     library: Literal["aflow", "none"] = Field(
         "aflow", description="prototype library: AFLOW's, as pymatgen carries it, or none"
     )
     folder: Path | None = Field(
         None,
-        description="folder of structures (CIF, POSCAR, extxyz) to use as prototypes besides the library",
+        description="folder of structures to use as prototypes besides the library, or one file: CIF, POSCAR, extxyz,"
+        " Parquet tables with numbers, cell, positions and pbc, or a table of prototypes of another campaign",
+    )
+    rejects: Literal["stop", "record"] = Field(
+        "stop",
+        description="structures of the folder that can't become prototypes: stop with an error that lists them, or"
+        " record them in rejects.parquet and go on",
     )
     max_sites: int = Field(32, ge=1, le=256, description="largest number of sites in the primitive cell")
     nspecies: tuple[int, ...] = Field(
         (1, 2, 3), description="numbers of different species that a prototype may have"
     )
+    space_groups: tuple[Annotated[int, Field(ge=1, le=230)], ...] = Field(
+        (), description="space group numbers that a prototype may have, 1 to 230; empty: all"
+    )
     exclude: tuple[str, ...] = Field((), description="protostructure labels or names that are left out")
     symprec: float = Field(0.01, gt=0, le=0.5, description="tolerance of the symmetry search, angstrom")
+
+
+class Harvest(Section):
+    """Prototypes found by earlier rounds: relaxed structures whose protostructure label is new."""
+
+    enabled: bool = Field(default=False, description="whether each round adds what earlier rounds found")
+    e_above_hull: float = Field(
+        0.1, ge=0, description="largest distance to the first functional's hull of the round before, eV/atom"
+    )
+    symprec: float = Field(
+        0.1, gt=0, le=0.5, description="tolerance of the symmetry search in relaxed structures, angstrom"
+    )
+
+
+class Prototypes(PrototypeTable):
+    """Which structures are decorated, and with what."""
+
+    site_groups: tuple[SiteGroups, ...] = Field(
+        (), description="prototypes whose species are confined to some elements"
+    )
+    harvest: Harvest = Field(Harvest(), description=Harvest.__doc__ or "")
 
 
 class Faults(Section):
@@ -63,8 +103,9 @@ class Faults(Section):
 class Engine(Section):
     """What computes energies."""
 
-    name: Literal["gpaw", "emt"] = Field(
-        description="gpaw: plane-wave DFT; emt: a classical potential for tests and dry runs, not DFT"
+    name: Literal["gpaw", "emt", "replay"] = Field(
+        description="gpaw: plane-wave DFT; emt: a classical potential for tests and dry runs, not DFT; replay:"
+        " answers from a table of known results, to try out a strategy"
     )
     version: str = Field(
         description="version the results are labelled with; another installed version is an error"
@@ -72,12 +113,25 @@ class Engine(Section):
     datasets: str = Field(
         "", description="version of the PAW data sets (gpaw-data); empty where there are none"
     )
+    table: Path | None = Field(
+        None, description="table of known results that `hullforge replay-table` made (replay only)"
+    )
     faults: Faults = Field(Faults(), description="planned failures (emt only)")
 
     @model_validator(mode="after")
     def _only_emt_fails_on_purpose(self) -> Self:
         if self.faults.share and self.name != "emt":
             raise ValueError(f"engine.faults: planned failures are for the engine emt, not for {self.name}")
+        return self
+
+    @model_validator(mode="after")
+    def _only_replay_has_a_table(self) -> Self:
+        if (self.table is None) == (self.name == "replay"):
+            raise ValueError(
+                "engine.table is missing: the engine replay answers from a table; `hullforge replay-table` makes one"
+                if self.name == "replay"
+                else f"engine.table: a table of known results is for the engine replay, not for {self.name}"
+            )
         return self
 
 
@@ -91,6 +145,16 @@ class Limits(Section):
         1800, gt=0, description="an engine that writes nothing for so long counts as hung, in seconds"
     )
     memory_mib: float = Field(4000, gt=0, description="memory limit of one calculation, in MiB")
+
+
+class Hull(Section):
+    """What is on the hull before anything is computed."""
+
+    known_phases: Path | None = Field(
+        None,
+        description="table of known phases (CSV or Parquet: id, formula, energy_per_atom in eV/atom of the campaign's"
+        " own theory; formation_energy_per_atom instead with the engine replay); needs a single functional",
+    )
 
 
 class Promotion(Section):
@@ -118,6 +182,11 @@ class Include(Section):
 class Bootstrap(Section):
     """How round 0 is chosen, before any model exists."""
 
+    strategy: Literal["coverage", "random"] = Field(
+        "coverage",
+        description="coverage: elemental structures and a spread over prototypes and compositions; random: what"
+        " has to be there as a reference, the rest a plain random sample of all candidates",
+    )
     elements_share: Share = Field(0.5, description="share of the budget for elemental structures")
     include: tuple[Include, ...] = Field((), description="decorations that are computed in any case")
 
@@ -154,7 +223,20 @@ class Selection(Section):
     max_per_composition: int = Field(
         3, ge=1, description="at most this many of one reduced composition a round"
     )
-    max_per_prototype: int = Field(1000, ge=1, description="at most this many of one prototype a round")
+    max_per_prototype: int = Field(
+        1000, ge=1, description="at most this many of one prototype family (protostructure label) a round"
+    )
+
+
+class Chemistry(Section):
+    """Which decorations make chemical sense, as smact judges it, before any model sees them."""
+
+    test: Literal["none", "neutral", "pauling"] = Field(
+        "none",
+        description="neutral: oxidation states that add up to zero, one per element; pauling: also with every cation"
+        " less electronegative than every anion",
+    )
+    alloys: bool = Field(default=False, description="decorations of nothing but metals pass in any case")
 
 
 class Screening(Section):
@@ -167,9 +249,20 @@ class Screening(Section):
     e_above_hull_cutoff: float = Field(
         0.5, description="survivors have predictions below this, eV/atom; control candidates in any case"
     )
+    best_per_composition: bool = Field(
+        default=False, description="of all survivors of one composition keep the lowest alone"
+    )
     control_share: Share = Field(
         0.05, description="share of decorations kept as candidates of the control stratum"
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to score; auto: a GPU if there is one"
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="of the matrix products; bf16 is faster on hardware made for it and moves energies by meV",
+    )
+    chemistry: Chemistry = Field(Chemistry(), description=Chemistry.__doc__ or "")
 
 
 class Training(Section):
@@ -178,14 +271,45 @@ class Training(Section):
     preset: Literal["tiny", "small", "paper"] = Field(
         "tiny", description="size of the network; paper: the published width"
     )
+    target: Literal["formation_energy_per_atom", "e_above_hull"] = Field(
+        "formation_energy_per_atom",
+        description="what the energy head learns; e_above_hull ages with every round's hull",
+    )
     ensemble: int = Field(3, ge=1, description="members of the ensemble")
     epochs: int = Field(200, ge=1, description="most epochs of training")
     batch_size: int = Field(64, ge=1, description="records per optimisation step")
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
-    validation_share: Share = Field(0.1, description="share of records held out, by a hash of their id")
-    max_formation_energy: float = Field(
-        8.0, gt=0, description="records above this are dropped as outliers, eV/atom"
+    schedule: Literal["one_cycle", "cyclical"] = Field(
+        "one_cycle", description="one rise and fall of the learning rate, or CGAT's cycles of 130 epochs"
     )
+    loss: Literal["l1", "nll"] = Field(
+        "l1", description="l1: mean absolute error, the spread learned beside it; nll: Gaussian likelihood"
+    )
+    start: Literal["scratch", "last_round"] = Field(
+        "scratch", description="random weights, or those of the round before (of the same preset)"
+    )
+    validation_share: Share = Field(
+        0.05, description="share of records that choose the epoch and calibrate the uncertainty, by a hash"
+    )
+    test_share: Share = Field(0.05, description="share of records that are only tested on, by a hash")
+    split_by: Literal["structure", "composition", "prototype"] = Field(
+        "structure", description="what is hashed: records that agree in it lie on one side of the split"
+    )
+    max_target: float = Field(
+        8.0, gt=0, description="records with a target of a larger magnitude are dropped as outliers, eV/atom"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to train; auto: a GPU if there is one"
+    )
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Self:
+        if self.validation_share + self.test_share > 0.9:
+            raise ValueError(
+                f"training.validation_share and test_share leave {1 - self.validation_share - self.test_share:.2g}"
+                " of the records to train on; at least 0.1 must be left"
+            )
+        return self
 
 
 class Prerelax(Section):
@@ -243,6 +367,12 @@ class Campaign(Section):
     seed: int = Field(0, ge=0, description="seed of everything that is drawn")
     elements: tuple[str, ...] = Field(description="pool of elements")
     prototypes: Prototypes = Field(Prototypes(), description=Prototypes.__doc__ or "")
+    candidates: Path | None = Field(
+        None,
+        description="table (Parquet) with the columns prototype_id and species: only these decorations may be chosen;"
+        " a table of known results is one",
+    )
+    hull: Hull = Field(Hull(), description=Hull.__doc__ or "")
     engine: Engine = Field(description=Engine.__doc__ or "")
     limits: Limits = Field(Limits(), description=Limits.__doc__ or "")
     protocol: str = Field(description="name of a protocol that hullforge carries, or path of a protocol file")
@@ -297,13 +427,21 @@ class Campaign(Section):
 class PrototypesSettings(Section):
     """What the table of prototypes depends on."""
 
-    prototypes: Prototypes
+    prototypes: PrototypeTable
+
+
+class HarvestSettings(Section):
+    """What a round's own table of prototypes depends on."""
+
+    prototypes: PrototypeTable
+    harvest: Harvest
 
 
 class ScreenSettings(Section):
     """What the scoring of a shard depends on."""
 
     elements: tuple[str, ...]
+    site_groups: tuple[SiteGroups, ...] = ()
     screening: Screening
     seed: int
 
@@ -315,7 +453,9 @@ class SelectSettings(Section):
     budget: int
     batches: int
     elements: tuple[str, ...]
+    site_groups: tuple[SiteGroups, ...] = ()
     bootstrap: Bootstrap
+    chemistry: Chemistry = Chemistry()
     selection: Selection
     seed: int
 

@@ -6,12 +6,14 @@ import math
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule, mx2
 from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hullforge.crystals import decorations, geometry, prototypes
+from hullforge.crystals.decorations import Decorations
+from hullforge.store.structures import SYMBOLS
 
 WURTZITE = bulk("ZnS", "wurtzite", a=3.82, c=6.26)
 SPINEL_LIKE = Atoms(
@@ -44,16 +46,44 @@ def prototype_with(k, group):
 def test_ranks_are_all_distinct_decorations_once(case, n):
     k, group = case
     prototype = prototype_with(k, group)
-    total = decorations.count(prototype, n)
+    space = Decorations(prototype, SYMBOLS[1 : n + 1])
+    total = space.count
     orbits = {frozenset(tuple(e[s] for s in p) for p in group) for e in itertools.permutations(range(n), k)}
     assert total == len(orbits)
-    found = decorations.unrank(prototype, np.arange(total), n)
+    found = space.unrank(np.arange(total))
     assert found.shape == (total, k)
     rows = [tuple(row) for row in found.tolist()]
     assert len({next(orbit for orbit in orbits if row in orbit) for row in rows}) == total
-    assert decorations.rank(prototype, found).tolist() == list(range(total))
+    assert space.rank(found).tolist() == list(range(total))
     for permutation in group:
-        assert decorations.rank(prototype, found[:, list(permutation)]).tolist() == list(range(total))
+        assert space.rank(found[:, list(permutation)]).tolist() == list(range(total))
+
+
+@given(groups(), st.lists(st.sampled_from(SYMBOLS[1:30]), max_size=6, unique=True), st.data())
+@settings(deadline=None, max_examples=150)
+def test_confined_species_lose_no_crystal_and_repeat_none(case, pool, data):
+    k, group = case
+    letters = decorations.LETTERS[:k] if pool else ""
+    confined = st.lists(st.sampled_from(pool or ["H"]), min_size=1, unique=True)
+    allowed = data.draw(st.dictionaries(st.sampled_from(letters or "A"), confined)) if letters else {}
+    space = Decorations(prototype_with(k, group), pool, allowed)
+    pool = sorted(pool, key=SYMBOLS.index)
+
+    def fits(row):
+        return all(pool[e] in allowed.get(letter, pool) for e, letter in zip(row, letters, strict=True))
+
+    every = list(itertools.permutations(range(len(pool)), k))
+    orbits = {frozenset(tuple(e[s] for s in p) for p in group) for e in every}
+    wanted = {min(orbit) for orbit in orbits if any(map(fits, orbit))}
+    assert space.count == len(wanted)
+    found = space.unrank(np.arange(space.count))
+    assert {tuple(row) for row in found.tolist()} == wanted
+    for permutation in group:
+        assert space.rank(found[:, list(permutation)]).tolist() == list(range(space.count))
+    if every:
+        assert space.allows(np.array(every)).tolist() == [
+            min(tuple(e[s] for s in p) for p in group) in wanted for e in every
+        ]
 
 
 @given(groups(), st.data())
@@ -62,11 +92,10 @@ def test_unranking_inverts_ranking_in_large_pools(case, data):
     k, group = case
     prototype = prototype_with(k, group)
     order = data.draw(st.permutations(range(118)).map(lambda p: p[:k]))
-    (rank,) = decorations.rank(prototype, np.array([order]))
-    assert (
-        0 <= rank < decorations.count(prototype, 118) == math.comb(118, k) * math.factorial(k) // len(group)
-    )
-    (row,) = decorations.unrank(prototype, np.array([rank]), 118).tolist()
+    space = Decorations(prototype, SYMBOLS[1:119])
+    (rank,) = space.rank(np.array([order]))
+    assert 0 <= rank < space.count == math.comb(118, k) * math.factorial(k) // len(group)
+    (row,) = space.unrank(np.array([rank])).tolist()
     assert any([order[s] for s in p] == row for p in group)
 
 
@@ -77,24 +106,24 @@ def test_the_canonical_arrangement_is_the_one_of_the_rank(case, data):
     prototype = prototype_with(k, group)
     pool = ("H", "Li", "O", "Na", "Cl", "Fe")
     indices = data.draw(st.permutations(range(6)).map(lambda p: p[:k]))
-    rank = decorations.rank(prototype, np.array([indices]))
-    (row,) = decorations.unrank(prototype, rank, 6)
+    space = Decorations(prototype, pool)
+    (row,) = space.unrank(space.rank(np.array([indices])))
     assert decorations.canonical(prototype, [pool[i] for i in indices]) == tuple(pool[i] for i in row)
 
 
 @given(st.lists(groups(), max_size=6), st.integers(0, 9), st.integers(1, 20))
 @settings(deadline=None)
 def test_shards_tile_all_ranks_once_and_are_balanced(cases, n, shards):
-    pool = [prototype_with(k, group) for k, group in cases]
-    seen = {index: [] for index in range(len(pool))}
+    counts = [Decorations(prototype_with(k, group), SYMBOLS[1 : n + 1]).count for k, group in cases]
+    seen = {index: [] for index in range(len(counts))}
     sizes = []
     for shard in range(shards):
-        ranges = decorations.shard_ranges(pool, n, shard, shards)
+        ranges = decorations.shard_ranges(counts, shard, shards)
         sizes.append(sum(stop - start for _, start, stop in ranges))
         for index, start, stop in ranges:
             seen[index].extend(range(start, stop))
-    for index, prototype in enumerate(pool):
-        assert seen[index] == list(range(decorations.count(prototype, n)))
+    for index, count in enumerate(counts):
+        assert seen[index] == list(range(count))
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -134,6 +163,61 @@ def test_ids_do_not_depend_on_cell_origin_order_or_orientation(atoms, steps, shi
     for name in ("class_species", "class_multiplicity", "edge_source", "edge_target", "edge_shell"):
         assert np.array_equal(getattr(first, name), getattr(second, name)), name
     assert np.allclose(first.edge_weight, second.edge_weight)
+
+
+LAYER = mx2("MoS2", vacuum=6)
+LAYER.pbc = (True, True, False)
+TEMPLATE_LAYER = prototypes.compile_structure(LAYER, "layer", "test")
+
+
+@given(st.integers(-2, 2), st.booleans(), st.tuples(*[st.floats(-5, 5)] * 3), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=20)
+def test_ids_of_layers_do_not_depend_on_cell_origin_or_order(times, swap, shift, seed):
+    axes = [[1, times, 0], [0, 1, 0]]
+    matrix = np.array([*(axes[::-1] if swap else axes), [0, 0, 1]])
+    order = np.random.default_rng(seed).permutation(len(LAYER))
+    moved = Atoms(
+        numbers=LAYER.numbers[order],
+        cell=matrix @ LAYER.cell.array,
+        positions=LAYER.positions[order] + np.array(shift),
+        pbc=LAYER.pbc,
+    )
+    moved.wrap()
+    assert prototypes.compile_structure(moved, "layer", "test").prototype_id == TEMPLATE_LAYER.prototype_id
+
+
+CHAIN = Atoms(
+    "TiSe3Ti2",
+    cell=[12.0, 13.0, 5.0],
+    positions=[[6, 6, 0], [7.9, 6, 1.2], [5, 7.7, 1.3], [5, 4.2, 1.4], [6, 6.3, 2.5], [6.5, 6, 3.9]],
+    pbc=(False, False, True),
+)
+WATER = molecule("H2O", vacuum=4)
+METHANE = molecule("CH4", vacuum=4)
+
+
+@given(
+    st.sampled_from([CHAIN, WATER, METHANE]), st.tuples(*[st.floats(8, 15)] * 2), st.integers(0, 2**32 - 1)
+)
+@settings(deadline=None, max_examples=40)
+def test_ids_of_chains_and_molecules_do_not_depend_on_their_box(atoms, lengths, seed):
+    """Turned in another box: a chain about itself, a molecule any way."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(atoms))
+    moved = atoms[order]
+    moved.positions -= moved.positions.mean(axis=0)
+    if atoms.pbc.any():
+        moved.rotate(360 * rng.random(), "z")
+        moved.set_cell([*lengths, atoms.cell[2, 2]])
+        moved.positions[:, :2] += np.array(lengths) / 2
+        moved.positions[:, 2] += rng.random()
+    else:
+        moved.positions = moved.positions @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        moved.set_cell([*lengths, 9.0])
+        moved.positions += moved.cell.lengths() / 2
+    first, second = (prototypes.compile_structure(a, "a", "test") for a in (atoms, moved))
+    assert first.prototype_id == second.prototype_id
+    assert first.automorphisms == second.automorphisms
 
 
 @given(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hullforge.config import Bootstrap, Selection, SelectSettings, Strata
-from hullforge.crystals import decorations
+from hullforge.crystals.decorations import Decorations
 from hullforge.crystals.prototypes import compile_structure
 from hullforge.screening import bootstrap, choices, select
 from hullforge.screening.graphs import ragged_arange
@@ -43,7 +43,7 @@ def make(budget: int, pool: list[str], **parts) -> SelectSettings:
 @settings(max_examples=60, deadline=None)
 @given(elements, st.integers(0, 60), st.floats(0, 1), st.integers(0, 3))
 def test_the_bootstrap_covers_every_element_and_meets_its_budget(pool, extra, share, seed):
-    size = sum(decorations.count(p, len(pool)) for p in KNOWN)
+    size = sum(Decorations(p, pool).count for p in KNOWN)
     wanted = make(len(pool) + extra, pool, bootstrap=Bootstrap(elements_share=share), seed=seed)
     found = bootstrap.choose(wanted, KNOWN, set())
     names = [choice.candidate_id for choice in found]
@@ -70,12 +70,12 @@ def screen_table(pool: list[str], seed: int) -> pa.Table:
     pool = sorted(pool, key=NUMBERS.__getitem__)
     rows = []
     for prototype in KNOWN:
-        ranks = np.arange(decorations.count(prototype, len(pool)))
-        for rank, chosen in zip(ranks.tolist(), decorations.unrank(prototype, ranks, len(pool)), strict=True):
+        ranks = np.arange(Decorations(prototype, pool).count)
+        for rank, chosen in zip(ranks.tolist(), Decorations(prototype, pool).unrank(ranks), strict=True):
             species = [pool[at] for at in chosen]
             # Few distinct values: ties are the rule.
             rows.append(
-                dict(zip(choices.PREDICTED, (0.0, round(rng.normal(0.1, 0.2), 1), round(rng.random(), 1), 10.0), strict=True))
+                dict(zip(choices.PREDICTED, (0.0, round(rng.normal(0.1, 0.2), 1), round(rng.random(), 1), 10.0, round(rng.random(), 1)), strict=True))
                 | {"prototype_id": prototype.prototype_id, "rank": rank, "species": species, "is_control": rng.random() < 0.3,
                    "candidate_id": ids.candidate_id(prototype.prototype_id, species)}
             )  # fmt: skip
@@ -99,7 +99,7 @@ def test_a_screened_round_keeps_its_rules(pool, budget, split, per_composition, 
     bound = [choice for choice in found if choice.stratum.value != "control"]
     assert all(n <= per_composition for n in Counter(choice.formula for choice in bound).values())
     assert all(
-        n <= per_prototype for n in Counter(choice.prototype.prototype_id for choice in bound).values()
+        n <= per_prototype for n in Counter(choice.prototype.protostructure for choice in bound).values()
     )
     order = np.random.default_rng(seed).permutation(len(names))
     again = select.screened(wanted, KNOWN, table.take(pa.array(order)), taken)
@@ -120,10 +120,37 @@ def test_without_limits_the_budget_is_met_exactly(pool, budget, split, seed):
         assert all(drawn[name] == number for name, number in wanted.items())
 
 
+tenths = st.integers(-3, 6).map(lambda x: x / 10)
+predictions = st.lists(st.tuples(st.none() | tenths, st.integers(0, 3), st.integers(0, 3)), max_size=30)
+
+
+@given(predictions, st.randoms(use_true_random=False))
+def test_exploration_takes_spread_and_latent_distance_in_turns(rows, random):
+    e = np.array([np.nan if value is None else value for value, _, _ in rows])
+    std, latent = np.array([s / 10 for _, s, _ in rows]), np.array([float(x) for _, _, x in rows])
+    order = select.explore_order(e, std, latent, np.arange(len(rows))).tolist()
+
+    placed = [row for row in range(len(rows)) if np.isfinite(e[row])]
+    near = [row for row in placed if e[row] - std[row] <= select.EXPLORE_WINDOW]
+    wanted: list[int] = []
+    for group in (near, [row for row in placed if row not in near]):
+        by_spread = sorted(group, key=lambda row: (-std[row], row))
+        by_distance = sorted(group, key=lambda row: (-latent[row], row))
+        turns = [row for pair in zip(by_spread, by_distance, strict=True) for row in pair]
+        wanted += dict.fromkeys(turns)
+    assert order == wanted
+
+    shuffled = list(range(len(rows)))
+    random.shuffle(shuffled)
+    at = np.array(shuffled, dtype=int)
+    again = select.explore_order(e[at], std[at], latent[at], at)
+    assert at[again].tolist() == order
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(KNOWN), max_size=40), st.integers(1, 7))
 def test_batches_are_balanced(prototypes, number):
-    made = [bootstrap.make(p, np.arange(p.nspecies), POOL, "coverage") for p in prototypes]
+    made = [bootstrap.make(Decorations(p, POOL), np.arange(p.nspecies), "coverage") for p in prototypes]
     assigned = choices.batches(made, number)
     load = [
         sum(choices.cost(c.prototype) for c, at in zip(made, assigned, strict=True) if at == b)

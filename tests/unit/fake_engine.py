@@ -41,6 +41,9 @@ class FakeEngine:
     def numerics(self, functional, step, geometry, protocol):
         return {"mixer": 0}
 
+    def known(self, candidate_id, config):
+        return {}
+
     def ladder(self, code):
         return [{"mixer": 1}, {"mixer": 2}] if code == FailureReason.SCF_NOT_CONVERGED else []
 

@@ -154,6 +154,7 @@ def selection_row(candidate: tuple) -> dict:
         "predicted_e_above_hull",
         "uncertainty",
         "predicted_volume_per_atom",
+        "latent_distance",
     )
     return {
         "candidate_id": ids.candidate_id(prototype, elements), "prototype_id": prototype, "round": round_, "batch": 0,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from hullforge.config import Campaign, load
+from hullforge.check import check_config
+from hullforge.config import Campaign, PrototypesSettings, load
 from hullforge.errors import ConfigError
 
 GOOD = {
@@ -39,6 +40,32 @@ def test_strata_must_add_up():
     assert "must add up to 1" in message(
         selection={"strata": {"exploit": 0.5, "explore": 0.2, "control": 0.1}}
     )
+
+
+def test_the_table_of_prototypes_does_not_depend_on_what_it_is_decorated_with():
+    prototypes = {
+        "max_sites": 4,
+        "site_groups": [{"prototype": "fluorite", "elements": {"A": ["Al"]}}],
+        "harvest": {"enabled": True},
+    }
+    with_them, without = (load({**GOOD, "prototypes": p}) for p in (prototypes, {"max_sites": 4}))
+    of = [PrototypesSettings(prototypes=campaign.prototypes).to_json() for campaign in (with_them, without)]
+    assert of[0] == of[1]
+    assert "site_groups" not in of[0]
+
+
+def test_site_groups_are_checked_against_the_pool_and_the_folder_may_be_a_file(tmp_path):
+    groups = [{"prototype": "fluorite", "elements": {"A": ["Al"], "B": ["Li", "O"]}}]
+    with pytest.raises(
+        ConfigError, match=r"'prototypes.site_groups.0.elements.B': found O, which the key 'elements'"
+    ):
+        check_config(load({**GOOD, "output": str(tmp_path), "prototypes": {"site_groups": groups}}))
+    (tmp_path / "mine.cif").touch()
+    check_config(
+        load({**GOOD, "output": str(tmp_path / "out"), "prototypes": {"folder": str(tmp_path / "mine.cif")}})
+    )
+    with pytest.raises(ConfigError, match="is neither a folder nor a file"):
+        check_config(load({**GOOD, "prototypes": {"folder": str(tmp_path / "nowhere")}}))
 
 
 def test_planned_faults_are_for_emt_alone():

@@ -7,8 +7,14 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule, mx2
 
+from hullforge.config import SiteGroups
 from hullforge.crystals import decorations, geometry, prototypes, volume
-from hullforge.errors import PrototypeError
+from hullforge.crystals.decorations import Decorations
+from hullforge.errors import ConfigError, PrototypeError
+from hullforge.store.structures import SYMBOLS
+
+#: The first 83 elements.
+POOL = SYMBOLS[1:84]
 
 
 @pytest.fixture(scope="module")
@@ -24,32 +30,34 @@ def perovskite():
 
 
 def test_swapped_rock_salts_have_one_rank(rocksalt):
-    assert decorations.rank(rocksalt, np.array([[3, 7], [7, 3]])).tolist() == [24, 24]
-    assert decorations.unrank(rocksalt, np.array([24]), 83).tolist() == [[3, 7]]
+    assert Decorations(rocksalt, POOL).rank(np.array([[3, 7], [7, 3]])).tolist() == [24, 24]
+    assert Decorations(rocksalt, POOL).unrank(np.array([24])).tolist() == [[3, 7]]
     assert decorations.canonical(rocksalt, ("Cl", "Na")) == ("Na", "Cl")
 
 
 def test_ranks_do_not_depend_on_the_pool(perovskite):
-    ranks = np.arange(decorations.count(perovskite, 6))
-    assert np.array_equal(decorations.unrank(perovskite, ranks, 6), decorations.unrank(perovskite, ranks, 83))
+    ranks = np.arange(Decorations(perovskite, SYMBOLS[1:7]).count)
+    assert np.array_equal(
+        Decorations(perovskite, SYMBOLS[1:7]).unrank(ranks), Decorations(perovskite, POOL).unrank(ranks)
+    )
 
 
 def test_an_unchanged_order_is_kept_where_nothing_is_equivalent(perovskite):
     assert decorations.canonical(perovskite, ("Ti", "Sr", "O")) == ("Ti", "Sr", "O")
-    assert decorations.count(perovskite, 83) == 83 * 82 * 81
+    assert Decorations(perovskite, POOL).count == 83 * 82 * 81
 
 
 def test_ranks_outside_are_refused(rocksalt):
     with pytest.raises(PrototypeError, match="not all among the 3 decorations"):
-        decorations.unrank(rocksalt, np.array([3]), 3)
+        Decorations(rocksalt, SYMBOLS[1:4]).unrank(np.array([3]))
     with pytest.raises(PrototypeError, match="not all among"):
-        decorations.unrank(rocksalt, np.array([-1]), 3)
-    assert decorations.unrank(rocksalt, np.array([], dtype=int), 3).shape == (0, 2)
+        Decorations(rocksalt, SYMBOLS[1:4]).unrank(np.array([-1]))
+    assert Decorations(rocksalt, SYMBOLS[1:4]).unrank(np.array([], dtype=int)).shape == (0, 2)
 
 
 def test_a_pool_smaller_than_the_species_has_no_decorations(perovskite):
-    assert decorations.count(perovskite, 2) == 0
-    assert decorations.shard_ranges([perovskite], 2, 0, 3) == []
+    assert Decorations(perovskite, SYMBOLS[1:3]).count == 0
+    assert decorations.shard_ranges([0], 0, 3) == []
 
 
 @pytest.mark.parametrize("elements", [("Na",), ("Na", "Na"), ("Na", "Cl", "O"), ("Na", "Xx")])
@@ -60,15 +68,69 @@ def test_impossible_decorations_are_refused(rocksalt, elements):
 
 def test_rank_refuses_an_element_twice(rocksalt):
     with pytest.raises(PrototypeError, match="twice"):
-        decorations.rank(rocksalt, np.array([[1, 1]]))
+        Decorations(rocksalt, POOL).rank(np.array([[1, 1]]))
     with pytest.raises(PrototypeError, match="has 2 species"):
-        decorations.rank(rocksalt, np.array([[1, 2, 3]]))
+        Decorations(rocksalt, POOL).rank(np.array([[1, 2, 3]]))
+
+
+def test_species_of_a_perovskite_are_confined(perovskite):
+    # 'AB3C...': letters sort by the number of sites, so A and B are the cations and C the anion.
+    assert perovskite.protostructure == "ABC3_cP5_221_a_b_c"
+    space = Decorations(perovskite, POOL, {"A": ["Ca", "Sr"], "C": ["O"]})
+    assert space.count == 2 * 81
+    rows = [[POOL[index] for index in row] for row in space.unrank(np.arange(space.count))]
+    assert {row[0] for row in rows} == {"Ca", "Sr"}
+    assert {row[2] for row in rows} == {"O"}
+    assert len(set(map(tuple, rows))) == 2 * 81
+    with pytest.raises(PrototypeError, match="forbid Ca, Ti, S"):
+        space.rank(np.array([[POOL.index(symbol) for symbol in ("Ca", "Ti", "S")]]))
+
+
+def test_equivalent_species_are_confined_together(rocksalt):
+    # Whether A or B is the anion is the same crystal, which keeps its canonical arrangement.
+    one, other = (Decorations(rocksalt, ("O", "Na", "S", "Cl"), {letter: ["O", "S"]}) for letter in "AB")
+    assert one.count == other.count == 5
+    for space in (one, other):
+        assert sorted(map(tuple, space.unrank(np.arange(5)).tolist())) == [
+            (0, 1),
+            (0, 2),
+            (0, 3),
+            (1, 2),
+            (2, 3),
+        ]
+
+
+@pytest.mark.parametrize(("groups", "message"), [
+    ({"D": ["O"]}, "has no species D; its letters are A, B, C"), ({"C": ["O", "W"]}, r"species C: W not in the pool of elements \(O, Na"),
+    ({"C": []}, "species C: no element is allowed"),
+])  # fmt: skip
+def test_site_groups_that_do_not_fit_are_refused(perovskite, groups, message):
+    with pytest.raises(PrototypeError, match=message):
+        Decorations(perovskite, ("O", "Na", "S", "Cl"), groups)
+
+
+def test_site_groups_of_the_configuration_are_found_or_refused(rocksalt, perovskite):
+    known, pool = [rocksalt, perovskite], ("O", "Na", "S", "Cl")
+    for name in ("Perovskite", perovskite.protostructure, perovskite.prototype_id):
+        groups = [SiteGroups(prototype=name, elements={"C": ("O",)})]
+        assert [space.count for space in decorations.spaces(known, pool, groups)] == [6, 3 * 2]
+    mistakes = {
+        r"key 'prototypes.site_groups.0.prototype': none of the 2 .* 'Perovskit'; close to it: Perovskite": [("Perovskit", {})],
+        r"key 'prototypes.site_groups.1.prototype': .* 'prototypes.site_groups.0' names already": [("Halite", {}), ("AB_cF8_225_a_b", {})],
+        r"key 'prototypes.site_groups.0.elements': AB_cF8_225_a_b has no species C": [("Halite", {"C": ("O",)})],
+        r"key 'prototypes.site_groups.0.elements': no decoration of ABC3_cP5_221_a_b_c \(Perovskite\) is left": [
+            ("Perovskite", {"A": ("O",), "B": ("O",)})
+        ],
+    }  # fmt: skip
+    for message, groups in mistakes.items():
+        with pytest.raises(ConfigError, match=message):
+            decorations.spaces(known, pool, [SiteGroups(prototype=p, elements=e) for p, e in groups])
 
 
 def test_unranking_is_fast(perovskite):
     ranks = np.arange(500_000)
     start = time.process_time()
-    decorations.unrank(perovskite, ranks, 83)
+    Decorations(perovskite, POOL).unrank(ranks)
     assert time.process_time() - start < 2
 
 

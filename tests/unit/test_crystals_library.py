@@ -5,6 +5,8 @@ import pytest
 
 from hullforge.config import Prototypes, PrototypesSettings
 from hullforge.crystals import decorations, prototypes
+from hullforge.crystals.decorations import Decorations
+from hullforge.store.structures import SYMBOLS
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +22,8 @@ def test_counts_of_the_library_are_the_published_ones(library):
     raw, distinct, ordered_twice = {}, {}, {}
     for prototype in library:
         k = prototype.nspecies
-        raw[k] = raw.get(k, 0) + decorations.count(prototype, 83) * len(prototype.automorphisms)
-        distinct[k] = distinct.get(k, 0) + decorations.count(prototype, 83)
+        raw[k] = raw.get(k, 0) + Decorations(prototype, SYMBOLS[1:84]).count * len(prototype.automorphisms)
+        distinct[k] = distinct.get(k, 0) + Decorations(prototype, SYMBOLS[1:84]).count
         ordered_twice[k] = ordered_twice.get(k, 0) + (len(prototype.automorphisms) == 2)
     assert len(library) == 271
     assert raw == {1: 4067, 2: 1_157_020, 3: 24_256_584, 4: 308_720_160, 5: 3_484_127_520}

@@ -4,15 +4,21 @@ import itertools
 import warnings
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
 from ase.build import bulk, graphene, make_supercell, mx2
 from ase.io import write
 from ase.spacegroup import crystal
+from pydantic import ValidationError
 
 from hullforge.config import Prototypes, PrototypesSettings
-from hullforge.crystals import decorations, matching, prototypes, shells
+from hullforge.crystals import decorations, geometry, matching, prototypes, shells
+from hullforge.crystals.decorations import Decorations
 from hullforge.errors import PrototypeError
+from hullforge.store import tables
+from hullforge.store.structures import SYMBOLS
 
 QUATERNARY_HEUSLER = crystal(
     ["Li", "Mg", "Pd", "Sn"], [(0, 0, 0), (0.5, 0.5, 0.5), (0.25,) * 3, (0.75,) * 3], spacegroup=216, cellpar=[6.5] * 3 + [90] * 3
@@ -77,13 +83,13 @@ def test_exchanging_the_species_of_simple_binaries_gives_the_same_crystal(struct
     prototype = compiled(bulk("NaCl", structure, a=5.0))
     assert prototype.protostructure == label
     assert prototype.automorphisms == ((0, 1), (1, 0))
-    assert decorations.count(prototype, 83) == 83 * 82 // 2
+    assert Decorations(prototype, SYMBOLS[1:84]).count == 83 * 82 // 2
 
 
 def test_quaternary_heusler_has_three_distinct_of_24_decorations():
     prototype = compiled(QUATERNARY_HEUSLER)
     assert len(prototype.automorphisms) == 8
-    assert decorations.count(prototype, 4) == 3
+    assert Decorations(prototype, SYMBOLS[1:5]).count == 3
     # The diagonal planes pair {Li, Mg} and {Pd, Sn}: which element is whose partner is all that distinguishes.
     partners = {
         frozenset(map(frozenset, _partners(prototype, decorations.canonical(prototype, order))))
@@ -184,10 +190,24 @@ def test_chains_are_prototypes_wherever_their_axis_lies():
         "SnSe", cell=[5.0, 30.0, 20.0], positions=[[0, 29.5, 6], [2.5, 0.5, 6]], pbc=(True, False, False)
     )
     first, second = compiled(chain), compiled(turned)
+    assert first.prototype_id == second.prototype_id
     assert first.pbc.sum() == second.pbc.sum() == 1
     assert first.edge_weight.tolist() == second.edge_weight.tolist()
     assert first.automorphisms == second.automorphisms == ((0, 1), (1, 0))
-    assert first.prototype_id[-8:] == second.prototype_id[-8:]
+
+
+def test_a_dimer_in_a_box_is_a_prototype():
+    prototype = compiled(Atoms("CO", cell=[9, 8, 7], positions=[[4, 4, 3], [4, 4, 4.1]]))
+    assert (prototype.nsites, prototype.nspecies, prototype.pbc.any()) == (2, 2, False)
+    assert prototype.edge_weight.tolist() == [1, 1]
+    assert prototype.automorphisms == ((0, 1), (1, 0))
+    atoms = decorations.decorate(prototype, ("Li", "F"))
+    assert geometry.shortest_distance_ratio(
+        atoms.numbers, atoms.cell.array, atoms.positions, atoms.pbc
+    ) == pytest.approx(1)
+    assert (atoms.cell.lengths() >= decorations.VACUUM).all()
+    with pytest.raises(PrototypeError, match="has no neighbours"):
+        compiled(Atoms("C", cell=[9, 9, 9]))
 
 
 def test_two_layers_in_one_cell_are_refused():
@@ -202,6 +222,15 @@ def test_few_neighbours_are_all_taken():
         np.eye(3) * 9, np.array([[0, 0, 0], [0, 0, 1.0], [0, 0, 2.0]]), np.zeros(3, dtype=bool)
     )
     assert np.bincount(graph.source, graph.weight).tolist() == [2, 2, 2]
+
+
+def test_a_dimer_in_a_box_without_periodicity_has_one_neighbour_each():
+    positions = np.array([[0.2, 0.1, 8.9], [0.2, 0.1, 10.0]])
+    graph = shells.shell_graph(np.eye(3) * 9, positions, np.zeros(3, dtype=bool))
+    for species, classes in (([0, 0], [[1], [2]]), ([0, 1], [[1, 1], [1, 1]])):
+        parts = shells.partition(graph, np.array(species))
+        assert [parts.edge_weight.tolist(), parts.class_multiplicity.tolist()] == classes
+        assert parts.edge_shell.tolist() == [0] * len(parts.edge_weight)
 
 
 def test_positions_are_not_wrapped_along_axes_without_periodicity():
@@ -219,9 +248,11 @@ def test_the_table_gives_back_what_was_written(tmp_path):
     (tmp_path / "README.md").write_text("where these come from")
     out, again = tmp_path.parent / "first.parquet", tmp_path.parent / "second.parquet"
     wanted = settings(folder=tmp_path, nspecies=(1, 2, 3, 4))
-    prototypes.build(wanted, out)
-    prototypes.build(wanted, again)
+    rejects = tmp_path.parent / "rejects.parquet"
+    prototypes.build(wanted, out, rejects)
+    prototypes.build(wanted, again, rejects)
     assert out.read_bytes() == again.read_bytes()
+    assert tables.read_rows(rejects, "rejects") == []
     read = prototypes.load(out)
     assert [p.prototype_id for p in read] == sorted(p.prototype_id for p in read)
     assert {p.source for p in read} == {"MgO.extxyz", "CaF2.cif", "POSCAR-heusler", "layer.extxyz"}
@@ -251,8 +282,78 @@ def test_all_broken_files_are_named_at_once_with_their_cause(tmp_path):
         assert name in message
     assert "good.cif" not in message
     assert "coincide" in message
-    assert "no axis is periodic" in message
+    assert "molecule.xyz: molecule: the cell has no volume" in message
     assert "shared by several elements" in message
+    assert "set prototypes.rejects to record to go on without them" in message
+
+
+def test_broken_files_are_recorded_where_that_is_asked_for(tmp_path, caplog):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    write(folder / "good.cif", FLUORITE)
+    (folder / "broken.cif").write_text("data_x\n_cell_length_a oops\n")
+    molecule = Atoms("CO", positions=[[0, 0, 0], [0, 0, 1.1]])
+    write(folder / "two.extxyz", [bulk("MgO", "rocksalt", a=4.2), molecule])
+    out, rejects = tmp_path / "prototypes.parquet", tmp_path / "rejects.parquet"
+    prototypes.build(settings(folder=folder, rejects="record"), out, rejects)
+    assert {p.name for p in prototypes.load(out)} == {"good", "two-1"}
+    rows = tables.read_rows(rejects, "rejects")
+    assert [(row["source"], row["name"]) for row in rows] == [
+        ("broken.cif", "broken"),
+        ("two.extxyz", "two-2"),
+    ]
+    assert "the cell has no volume" in rows[1]["reason"]
+    assert "2 unusable structures are left out" in caplog.text
+    assert "broken.cif" in caplog.text
+
+
+def test_the_folder_may_be_one_file_and_the_file_a_table(tmp_path):
+    write(tmp_path / "CaF2.cif", FLUORITE)
+    write(tmp_path / "MgO.extxyz", bulk("MgO", "rocksalt", a=4.2))
+    write(tmp_path / "layer.extxyz", MOS2)
+    (alone,) = prototypes.collect(settings(folder=tmp_path / "CaF2.cif"))
+    assert alone.name == "CaF2"
+    known = prototypes.collect(settings(folder=tmp_path))
+    prototypes.build(settings(folder=tmp_path), tmp_path / "known.parquet", tmp_path / "rejects.parquet")
+    again = prototypes.collect(settings(folder=tmp_path / "known.parquet"))
+    assert [(p.prototype_id, p.name) for p in again] == [(p.prototype_id, p.name) for p in known]
+    assert {p.source for p in again} == {"known.parquet"}
+    assert [p.pbc.tolist() for p in again] == [p.pbc.tolist() for p in known]
+
+
+def test_tables_of_structures_are_prototypes_named_by_their_ids(tmp_path):
+    atoms = [FLUORITE, bulk("MgO", "rocksalt", a=4.2)]
+    columns = {
+        "numbers": [a.numbers.tolist() for a in atoms],
+        "cell": [a.cell.array.ravel().tolist() for a in atoms],
+        "positions": [a.positions.tolist() for a in atoms],
+        "pbc": [[True] * 3] * 2,
+    }
+    path = tmp_path / "mine.parquet"
+    pq.write_table(pa.table(columns | {"structure_id": ["one", "two"]}), path)
+    assert {p.name for p in prototypes.collect(settings(folder=path))} == {"one", "two"}
+    pq.write_table(pa.table(columns), path)
+    assert {p.name for p in prototypes.collect(settings(folder=path))} == {"mine-1", "mine-2"}
+    del columns["numbers"], columns["pbc"]
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(
+        PrototypeError, match=r"mine.parquet: mine: the table lacks the columns site_species, pbc"
+    ):
+        prototypes.collect(settings(folder=path))
+
+
+def test_space_groups_are_a_filter(tmp_path):
+    write(tmp_path / "CaF2.cif", FLUORITE)
+    write(tmp_path / "layer.extxyz", MOS2)
+    (kept,) = prototypes.collect(settings(folder=tmp_path, space_groups=(1, 225)))
+    assert kept.name == "CaF2"
+    with pytest.raises(
+        PrototypeError, match=r"no prototype is left of 2: .* of space groups 230 are asked for"
+    ):
+        prototypes.collect(settings(folder=tmp_path, space_groups=(230,)))
+    for wrong in (0, 231):
+        with pytest.raises(ValidationError, match="space_groups"):
+            settings(folder=tmp_path, space_groups=(wrong,))
 
 
 _DISORDERED = """data_alloy
@@ -276,7 +377,7 @@ Au1 Au 0 0 0 0.5
 
 
 def test_a_folder_that_is_absent_or_empty_is_an_error(tmp_path):
-    with pytest.raises(PrototypeError, match="is not a folder"):
+    with pytest.raises(PrototypeError, match="is neither a folder nor a file"):
         prototypes.collect(settings(folder=tmp_path / "nowhere"))
     with pytest.raises(PrototypeError, match="holds no structure"):
         prototypes.collect(settings(folder=tmp_path))

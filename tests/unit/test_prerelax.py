@@ -211,7 +211,7 @@ def selection(
                 "candidate_id": f"c1-{number:04d}", "prototype_id": by_name[name].prototype_id, "round": 1, "batch": batch, "rank": number,
                 "species": list(elements), "chemical_formula_reduced": composition_columns(atoms.numbers)["chemical_formula_reduced"],
                 "stratum": "exploit", "predicted_formation_energy_per_atom": 0.0, "predicted_e_above_hull": 0.0, "uncertainty": 0.1,
-                "predicted_volume_per_atom": volume,
+                "predicted_volume_per_atom": volume, "latent_distance": 1.0,
             }
         )  # fmt: skip
     tables.write(path, "selection", rows)

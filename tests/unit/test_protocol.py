@@ -61,7 +61,14 @@ def test_every_shipped_protocol_has_the_shape_of_the_full_one(name):
 
 
 def test_the_list_above_is_complete():
-    assert sorted(path.stem for path in protocol.FOLDER.glob("*.yaml")) == NAMES
+    # A replay has no steps to share: it answers in one.
+    assert sorted(path.stem for path in protocol.FOLDER.glob("*.yaml")) == [*NAMES, "replay"]
+
+
+def test_a_replay_is_one_answer_whose_forces_nobody_knows():
+    functionals = protocol.load("replay").functionals.values()
+    assert {(step.kind, step.forces) for f in functionals for step in f.steps} == {("static", False)}
+    assert {len(f.steps) for f in functionals} == {1}
 
 
 def test_the_published_protocol_has_the_published_numbers():

@@ -83,6 +83,24 @@ def test_the_page_stands_alone_and_says_what_was_found(second):
         assert system in text
 
 
+def test_the_screener_table_shows_the_test_part_of_its_training(second):
+    numbers = json.loads((second / "metrics.json").read_text())
+    html = (second / "report.html").read_text()
+    assert numbers["screener_test"] == synthetic.METRICS["test"]
+    [row] = re.findall(r"<tr><td[^>]*>test records of its training</td>.*?</tr>", html, flags=re.DOTALL)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
+    assert cells[1:4] == ["formation energy", "5", "57"]
+    assert cells[-2:] == ["60 %", "100 %"]
+
+
+def test_a_screener_without_test_records_has_no_such_row(tmp_path):
+    folders = synthetic.make(tmp_path / "campaign")
+    untested = synthetic.METRICS | {"test": {"n": 0, "mae": None, "coverage": {"1_sigma": None}}}
+    (folders[0] / "screener" / "metrics.json").write_text(json.dumps(untested))
+    report.run("laptop", "", 1, folders, FUNCTIONALS, tmp_path)
+    assert "test records of its training" not in page(tmp_path)
+
+
 def test_the_same_tables_give_the_same_bytes(second, rounds, tmp_path):
     report.run("laptop", "", 1, rounds, FUNCTIONALS, tmp_path)
     assert (tmp_path / "report.html").read_bytes() == (second / "report.html").read_bytes()
@@ -306,6 +324,13 @@ def test_a_hull_without_compounds_below_zero_can_be_drawn():
     )
     ET.fromstring(svg)
     assert "1 higher" in svg
+
+
+def test_a_huge_error_bar_does_not_set_the_axes_of_a_parity_figure():
+    points = [("control", -0.5, -0.4, 0.05), ("explore", 0.1, 0.5, 40.0), ("exploit", 0.0, 0.2, None)]
+    low, high = figures.parity_limits(points)
+    assert (low, high) == pytest.approx((-0.56, 0.56))
+    ET.fromstring(figures.parity(points, "formation energy", "Formation energy"))
 
 
 def test_one_point_has_a_parity_figure():

@@ -1,18 +1,22 @@
 """Selection: the strata get their shares, and every rule is kept."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ase.build import bulk
 
-from hullforge.config import Bootstrap, Include, Selection, SelectSettings, Strata
-from hullforge.crystals import decorations
+from hullforge.config import Bootstrap, Chemistry, Include, Selection, SelectSettings, SiteGroups, Strata
+from hullforge.crystals.chemistry import Filter
+from hullforge.crystals.decorations import Decorations
 from hullforge.crystals.prototypes import Prototype, compile_structure
 from hullforge.errors import ConfigError, TableError
 from hullforge.screening import choices, select
 from hullforge.store import ids, tables
+from hullforge.store.structures import NUMBERS
 from hullforge.store.vocabulary import Stratum
 
 ELEMENTS = ("Li", "Mg", "Al", "Si")
@@ -55,7 +59,7 @@ def run(folder: Path, settings: SelectSettings, shards=(), earlier=()) -> list[d
 def screen_row(
     prototype: Prototype, rank: int, e: float | None, std: float, is_control: bool
 ) -> dict[str, Any]:
-    chosen = decorations.unrank(prototype, [rank], len(ELEMENTS))[0]
+    chosen = Decorations(prototype, ELEMENTS).unrank([rank])[0]
     species = [ELEMENTS[at] for at in chosen]
     return {
         "prototype_id": prototype.prototype_id,
@@ -67,6 +71,7 @@ def screen_row(
         "predicted_e_above_hull": e,
         "uncertainty": std,
         "predicted_volume_per_atom": 15.0,
+        "latent_distance": 1.0,
     }
 
 
@@ -76,11 +81,12 @@ def screen_table(path: Path, keep=lambda _: True) -> list[dict[str, Any]]:
     for prototype in KNOWN:
         if prototype.nspecies == 1:
             continue
-        for rank in range(decorations.count(prototype, len(ELEMENTS))):
+        for rank in range(Decorations(prototype, ELEMENTS).count):
             row = screen_row(prototype, rank, 0.0, 0.0, False)
             name = row["candidate_id"]
             row["predicted_e_above_hull"] = ids.unit_interval(1, name) * 0.6 - 0.1
             row["uncertainty"] = ids.unit_interval(2, name) * 0.3
+            row["latent_distance"] = ids.unit_interval(4, name) * 3
             row["is_control"] = ids.unit_interval(3, name) < 0.25
             rows.append(row)
     rows = [row for row in rows if keep(row)]
@@ -114,8 +120,50 @@ def test_each_element_starts_with_its_ground_state(tmp_path):
 def test_ranks_stand_for_the_species_of_the_row(tmp_path):
     for row in run(tmp_path, settings(40)):
         prototype = next(p for p in KNOWN if p.prototype_id == row["prototype_id"])
-        [chosen] = decorations.unrank(prototype, [row["rank"]], len(ELEMENTS))
+        [chosen] = Decorations(prototype, ELEMENTS).unrank([row["rank"]])
         assert [ELEMENTS[at] for at in chosen] == row["species"]
+
+
+def test_the_bootstrap_keeps_to_site_groups_and_chemistry(tmp_path):
+    groups = (SiteGroups(prototype="fluorite", elements={"A": ("Si",), "B": ("Mg", "Li")}),)
+    chemistry = Chemistry(test="pauling")
+    rows = run(tmp_path, settings(60, site_groups=groups, chemistry=chemistry))
+    mine = {tuple(row["species"]) for row in rows if row["prototype_id"] == BY_NAME["fluorite"].prototype_id}
+    assert mine == {("Si", "Mg")}  # Li2Si is not neutral
+    several = [row for row in rows if len(row["species"]) > 1]
+    for row in several:
+        numbers = np.array([[NUMBERS[symbol] for symbol in row["species"]]])
+        counts = next(p for p in KNOWN if p.prototype_id == row["prototype_id"]).species_counts
+        assert Filter(chemistry).passes(numbers, counts)[0], row["species"]
+    assert len(several) < sum(Decorations(p, ELEMENTS).count for p in KNOWN if p.nspecies > 1)
+    assert sum(len(row["species"]) == 1 for row in rows) == 4 * 4
+
+
+def test_inclusions_and_elements_that_site_groups_forbid_are_refused(tmp_path):
+    include = (Include(prototype="fluorite", elements=("Si", "Mg")),)
+    groups = (SiteGroups(prototype="fluorite", elements={"A": ("Al",)}),)
+    with pytest.raises(
+        ConfigError, match=r"'bootstrap.include.0.elements': found Si, Mg, which prototypes.site_groups"
+    ):
+        run(tmp_path, settings(12, bootstrap=Bootstrap(include=include), site_groups=groups))
+    unary = [p.name for p in KNOWN if p.nspecies == 1]
+    groups = tuple(SiteGroups(prototype=name, elements={"A": ("Al", "Li")}) for name in unary)
+    with pytest.raises(ConfigError, match="no elemental structure for Mg, Si"):
+        run(tmp_path, settings(12, site_groups=groups))
+
+
+def test_shards_of_other_site_groups_are_refused(tmp_path):
+    screen_table(tmp_path / "shard.parquet")
+    groups = (SiteGroups(prototype="ternary", elements={"A": ("Mg", "Al", "Si")}),)
+    free = Selection(max_per_composition=10**6, max_per_prototype=10**6)
+    with pytest.raises(
+        TableError, match=r"the shards are of another pool of elements or of other prototypes.site_groups"
+    ):
+        run(
+            tmp_path,
+            settings(200, round_=1, selection=free, site_groups=groups),
+            [tmp_path / "shard.parquet"],
+        )
 
 
 def test_coverage_spreads_over_prototypes_and_systems(tmp_path):
@@ -183,7 +231,7 @@ def test_an_included_element_needs_no_second_reference(tmp_path):
 
 def test_a_budget_beyond_all_candidates_takes_all(tmp_path):
     rows = run(tmp_path, settings(10_000))
-    assert len(rows) == sum(decorations.count(p, len(ELEMENTS)) for p in KNOWN)
+    assert len(rows) == sum(Decorations(p, ELEMENTS).count for p in KNOWN)
 
 
 def test_batches_cost_about_the_same(tmp_path):
@@ -213,9 +261,13 @@ def test_strata_follow_their_orders(tmp_path):
         (r for r in screened if r["candidate_id"] not in taken), key=lambda r: r["predicted_e_above_hull"]
     )
     assert {r["candidate_id"] for r in by["exploit"]} == {r["candidate_id"] for r in lowest[:10]}
-    near = [r for r in lowest[10:] if r["predicted_e_above_hull"] - r["uncertainty"] <= select.EXPLORE_WINDOW]
-    near.sort(key=lambda r: -r["uncertainty"])
-    assert {r["candidate_id"] for r in by["explore"]} == {r["candidate_id"] for r in near[:6]}
+    near = [r for r in screened if r["predicted_e_above_hull"] - r["uncertainty"] <= select.EXPLORE_WINDOW]
+    spread = sorted(near, key=lambda r: -r["uncertainty"])
+    strange = sorted(near, key=lambda r: -r["latent_distance"])
+    in_turn = [row["candidate_id"] for pair in zip(spread, strange, strict=True) for row in pair]
+    taken |= {r["candidate_id"] for r in lowest[:10]}
+    wanted = [name for name in dict.fromkeys(in_turn) if name not in taken]
+    assert {r["candidate_id"] for r in by["explore"]} == set(wanted[:6])
     source = {row["candidate_id"]: row for row in screened}
     for row in rows:
         assert all(
@@ -239,6 +291,29 @@ def test_limits_bind_all_but_the_control(tmp_path):
     control = run(tmp_path, settings(9, round_=1, selection=only), [tmp_path / "shard.parquet"])
     assert Counter(row["stratum"] for row in control) == {"control": 9}
     assert max(Counter(row["prototype_id"] for row in control).values()) > 1
+
+
+def test_the_limit_of_a_prototype_is_that_of_its_family():
+    # Two prototypes of one protostructure label, as free parameters or a harvest give them.
+    halite, chloride = BY_NAME["halite"], BY_NAME["cesium chloride"]
+    twin = replace(chloride, protostructure=halite.protostructure)
+    known = [twin if prototype is chloride else prototype for prototype in KNOWN]
+    rows = [
+        screen_row(prototype, rank, 0.01 * rank, 0.1, False)
+        for prototype in (halite, chloride, BY_NAME["fluorite"])
+        for rank in range(Decorations(prototype, ELEMENTS).count)
+    ]
+    limited = Selection(
+        strata=Strata(exploit=1, explore=0, control=0), max_per_composition=99, max_per_prototype=5
+    )
+    found = select.screened(
+        settings(99, round_=1, selection=limited), known, tables.from_rows("screen", rows), set()
+    )
+    assert Counter(choice.prototype.protostructure for choice in found) == {
+        halite.protostructure: 5,
+        BY_NAME["fluorite"].protostructure: 5,
+    }
+    assert {halite.prototype_id, twin.prototype_id} <= {choice.prototype.prototype_id for choice in found}
 
 
 def test_what_was_selected_before_is_left_out_and_missing_strata_are_filled(tmp_path):

@@ -12,6 +12,7 @@ from ase.build import bulk
 
 from hullforge.config import Training, TrainSettings
 from hullforge.crystals import decorations
+from hullforge.crystals.decorations import Decorations
 from hullforge.crystals.prototypes import Prototype, compile_structure
 from hullforge.errors import ModelError
 from hullforge.screening import data, model, train
@@ -82,8 +83,8 @@ def campaign(folder: Path, limit: int | None = None, change=None) -> dict[str, A
     known = prototypes()
     pairs = []
     for prototype in known:
-        ranks = np.arange(decorations.count(prototype, len(ELEMENTS)))
-        for row in decorations.unrank(prototype, ranks, len(ELEMENTS)):
+        ranks = np.arange(Decorations(prototype, ELEMENTS).count)
+        for row in Decorations(prototype, ELEMENTS).unrank(ranks):
             symbols = tuple(ELEMENTS[at] for at in row)
             pairs.append(rows_of(prototype, symbols, synthetic_energy(prototype, symbols)))
     pairs = pairs[:limit]
@@ -114,10 +115,8 @@ def test_training_learns_a_synthetic_target(tmp_path):
     train.run(settings(epochs=150, validation_share=0.15), **files, out=tmp_path / "screener")
     found = metrics_of(tmp_path / "screener")
     records, _ = data.load(prototypes(), files["calculations"], files["hull"], 8.0)
-    spread = float(
-        np.abs(records.formation_energy_per_atom - np.median(records.formation_energy_per_atom)).mean()
-    )
-    assert found["n_train"] + found["n_validation"] == len(records) == 4 + 4 + 6 + 12 + 6
+    spread = float(np.abs(records.target - np.median(records.target)).mean())
+    assert found["n_train"] + found["n_validation"] + found["n_test"] == len(records) == 4 + 4 + 6 + 12 + 6
     assert found["train"]["mae"] < 0.2 * spread
     assert found["validation"]["mae"] < 0.7 * spread
     assert found["train"]["mae_volume_relative"] < 0.02
@@ -141,13 +140,13 @@ def test_members_differ_and_the_caller_keeps_its_random_state(tmp_path):
     train.run(settings(epochs=2), **files, out=tmp_path)
     assert torch.equal(before, torch.random.get_rng_state())
     one, two = (member.state_dict() for member in model.load(tmp_path / "model.pt").members)
-    assert not torch.equal(one["elements.weight"], two["elements.weight"])
+    assert not torch.equal(one["elements.learned"], two["elements.learned"])
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_few_records_are_enough_to_go_on(tmp_path, number):
     files = campaign(tmp_path, limit=number)
-    train.run(settings(epochs=3, validation_share=0.99), **files, out=tmp_path)
+    train.run(settings(epochs=3, validation_share=0.9, test_share=0), **files, out=tmp_path)
     found = metrics_of(tmp_path)
     assert found["n_train"] + found["n_validation"] == number
     assert (found["n_train"] == 0) == (number == 0)
@@ -155,7 +154,7 @@ def test_few_records_are_enough_to_go_on(tmp_path, number):
     screener = model.load(tmp_path / "model.pt")
     table = model.GraphTable(prototypes())
     predicted = screener.predict_mixed(table, np.array([0]), POOL[None, :2])
-    assert np.isfinite(predicted.formation_energy_per_atom).all()
+    assert np.isfinite(predicted.energy).all()
     assert (predicted.uncertainty > 0).all()
 
 
@@ -175,7 +174,7 @@ def test_what_is_dropped_is_counted(tmp_path):
     records, dropped = data.load(prototypes(), files["calculations"], files["hull"], 8.0)
     assert dropped == data.Dropped(not_placed=1, protocol_drift=1, not_found=1, repeated=1, outliers=1)
     assert len(records) == 8
-    assert records.formation_energy_per_atom.min() < -0.9
+    assert records.target.min() < -0.9
 
 
 def test_a_decoration_is_found_whatever_the_order_of_the_sites():
@@ -189,17 +188,23 @@ def test_a_decoration_is_found_whatever_the_order_of_the_sites():
     assert data.decoration(prototype, [12, 12], candidate) is None
 
 
-def test_split_does_not_move_when_records_are_added(tmp_path):
+def names(records: data.Records) -> set[tuple[int, ...]]:
+    return {(int(p), *map(int, s)) for p, s in zip(records.prototype, records.species, strict=True)}
+
+
+@pytest.mark.parametrize("by", ["structure", "composition", "prototype"])
+def test_split_does_not_move_when_records_are_added(tmp_path, by):
     few = campaign(tmp_path / "few", limit=15)
     many = campaign(tmp_path / "many")
     sides = []
     for files in (few, many):
         records, _ = data.load(prototypes(), files["calculations"], files["hull"], 8.0)
-        _, validation = data.split(records, 0.3, seed=1)
-        sides.append((set(records.candidate_ids), set(validation.candidate_ids)))
-    (few_all, few_validation), (_, many_validation) = sides
-    assert few_validation == many_validation & few_all
-    assert few_validation
+        _, validation, test = data.split(records, prototypes(), 0.3, 0.2, by, seed=1)
+        sides.append([names(part) for part in (records, validation, test)])
+    (few_all, *few_held), (_, *many_held) = sides
+    for few_part, many_part in zip(few_held, many_held, strict=True):
+        assert few_part == many_part & few_all
+    assert many_held[0] or many_held[1]
 
 
 def small_screener() -> model.Screener:
@@ -215,7 +220,7 @@ def test_a_model_file_rebuilds_itself(tmp_path):
     table = model.GraphTable(prototypes())
     index, species = np.array([0, 3]), np.array([[3, 12], [13, 14]])
     before, after = (s.predict_mixed(table, index, species) for s in (screener, again))
-    np.testing.assert_array_equal(before.formation_energy_per_atom, after.formation_energy_per_atom)
+    np.testing.assert_array_equal(before.energy, after.energy)
     np.testing.assert_array_equal(before.uncertainty, after.uncertainty)
     again.save(tmp_path / "again.pt")
     assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "model.pt").read_bytes()
@@ -282,12 +287,136 @@ def test_unseen_elements_are_loud_and_uncertain():
 
 def test_uncertainty_is_calibrated_by_the_validation_records():
     records = data.Records(
-        ("a",) * 40, np.full(40, 3), np.tile([3, 12], (40, 1)), np.linspace(-3, 3, 40), np.zeros(40)
+        np.full(40, 3, np.int32),
+        np.tile(np.array([3, 12], np.uint8), (40, 1)),
+        np.linspace(-3, 3, 40, dtype=np.float32),
+        np.zeros(40, np.float32),
     )
     screener = small_screener()
     screener.temperature = 1.0
     table = model.GraphTable(prototypes())
     screener.temperature = train.temperature(screener, table, records)
     predicted = train.predict(screener, table, records)
-    z = (predicted.formation_energy_per_atom - records.formation_energy_per_atom) / predicted.uncertainty
+    z = (predicted.energy - records.target) / predicted.uncertainty
     assert np.square(z).mean() == pytest.approx(1, rel=0.15)
+
+
+def killed_after(monkeypatch, epochs: int) -> None:
+    """Let training end like a killed process after some epochs, with a checkpoint after each."""
+    monkeypatch.setattr(train, "CHECKPOINT_INTERVAL_S", 0.0)
+    save, count = train._Run._save, iter(range(10**6))
+
+    def saved(self, progress):
+        save(self, progress)
+        if next(count) == epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train._Run, "_save", saved)
+
+
+@pytest.mark.parametrize("epochs", [2, 6])
+@pytest.mark.parametrize("schedule", ["one_cycle", "cyclical"])
+def test_a_killed_training_goes_on_and_gives_the_same_bytes(tmp_path, monkeypatch, epochs, schedule):
+    files, chosen = campaign(tmp_path), settings(epochs=5, batch_size=8, schedule=schedule)
+    train.run(chosen, **files, out=tmp_path / "whole")
+    checkpoint = tmp_path / "work" / "screener.checkpoint"
+    with monkeypatch.context() as patched:
+        killed_after(patched, epochs)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(chosen, **files, out=tmp_path / "resumed", checkpoint=checkpoint)
+    assert checkpoint.is_file()
+    with monkeypatch.context() as patched:
+        done = []
+        step = train.loss
+        patched.setattr(train, "loss", lambda *a: done.append(1) or step(*a))
+        train.run(chosen, **files, out=tmp_path / "resumed", checkpoint=checkpoint)
+    assert not checkpoint.exists()
+    for file in ("model.pt", "metrics.json"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "resumed" / file).read_bytes()
+    batches = -(-metrics_of(tmp_path / "whole")["n_train"] // 8)
+    assert len(done) == (2 * 5 - epochs - 1) * batches
+
+
+def test_a_checkpoint_that_is_broken_or_of_other_records_is_left_alone(tmp_path, monkeypatch, caplog):
+    files, chosen = campaign(tmp_path), settings(epochs=3)
+    checkpoint = tmp_path / "screener.checkpoint"
+    with monkeypatch.context() as patched:
+        killed_after(patched, 1)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(chosen, **files, out=tmp_path / "a", checkpoint=checkpoint)
+    content = checkpoint.read_bytes()
+    train.run(settings(epochs=4), **files, out=tmp_path / "b", checkpoint=checkpoint)
+    assert "other records or settings" in caplog.text
+    checkpoint.write_bytes(content[: len(content) // 2])
+    train.run(chosen, **files, out=tmp_path / "c", checkpoint=checkpoint)
+    assert "not a whole checkpoint" in caplog.text
+
+
+def test_a_warm_start_goes_on_from_the_last_round(tmp_path):
+    files = campaign(tmp_path)
+    train.run(settings(epochs=60), **files, out=tmp_path / "first")
+    warm = settings(epochs=1, start="last_round")
+    train.run(warm, **files, out=tmp_path / "warm", previous=tmp_path / "first")
+    train.run(settings(epochs=1), **files, out=tmp_path / "cold")
+    known, cold = metrics_of(tmp_path / "warm"), metrics_of(tmp_path / "cold")
+    assert known["start"] == "last_round"
+    assert known["train"]["mae"] < 0.5 * cold["train"]["mae"]
+    with pytest.raises(ModelError, match=r"set training\.start: scratch"):
+        train.run(
+            settings(preset="small", start="last_round"),
+            **files,
+            out=tmp_path / "x",
+            previous=tmp_path / "first",
+        )
+
+
+@pytest.mark.parametrize("loss", ["l1", "nll"])
+def test_distances_to_the_hull_can_be_learned(tmp_path, loss):
+    files = campaign(tmp_path)
+    train.run(settings(epochs=80, target="e_above_hull", loss=loss), **files, out=tmp_path)
+    screener = model.load(tmp_path / "model.pt")
+    assert screener.target == "e_above_hull"
+    table = model.GraphTable(prototypes())
+    predicted = screener.predict_mixed(table, np.array([3]), np.array([[3, 12]]))
+    np.testing.assert_allclose(predicted.energy, 0.1, atol=0.05)
+
+
+def test_what_training_never_saw_lies_further_in_latent_space(tmp_path):
+    def only_lithium_and_magnesium(pairs):
+        pairs[:] = [pair for pair in pairs if set(pair[0]["numbers"]) <= {3, 12}]
+
+    files = campaign(tmp_path, change=only_lithium_and_magnesium)
+    train.run(settings(epochs=60), **files, out=tmp_path)
+    screener = model.load(tmp_path / "model.pt")
+    table = model.GraphTable(prototypes())
+    seen, unseen = screener.predict_mixed(
+        table, np.array([3, 3]), np.array([[3, 12], [13, 14]])
+    ).latent_distance
+    assert seen < unseen
+
+
+def test_a_gpu_that_is_not_there_is_one_clear_error(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ModelError, match="no GPU; set it to auto or cpu"):
+        train.run(settings(device="cuda"), **campaign(tmp_path), out=tmp_path)
+
+
+def test_half_precision_moves_predictions_little():
+    screener, half = small_screener(), small_screener()
+    half.move(torch.device("cpu"), "bf16")
+    table = model.GraphTable(prototypes())
+    index, species = np.array([0, 3]), np.array([[3, 12], [13, 14]])
+    full, rounded = (s.predict_mixed(table, index, species).energy for s in (screener, half))
+    assert (full != rounded).any()
+    np.testing.assert_allclose(full, rounded, atol=0.02)
+
+
+def test_a_model_for_other_graphs_is_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    small_screener().save(path)
+    content = torch.load(path, weights_only=True)
+    content["graphs"]["neighbours"] = 12
+    torch.save(content, path)
+    with pytest.raises(ModelError, match="learned on graphs"):
+        model.load(path)

@@ -8,6 +8,8 @@ import time
 
 import psutil
 import pytest
+from ase import Atoms
+from ase.io import write
 
 from conftest import ROOT, digests
 from hullforge.cli import main
@@ -63,6 +65,48 @@ def test_nothing_of_the_machine_or_the_clock_is_published(emt_campaign):
             content = path.read_bytes()
             assert str(emt_campaign.folder).encode() not in content, path
             assert len(hostname) < 4 or hostname not in content, path
+
+
+def test_a_harvest_gives_each_later_round_its_own_table(make_campaign, tmp_path):
+    # Halfway between bcc and fcc, which is where the relaxation ends; and a binary that has its label already.
+    (tmp_path / "mine").mkdir()
+    between = Atoms("Al", cell=[[-1.5, 1.5, 1.85], [1.5, -1.5, 1.85], [1.5, 1.5, -1.85]], pbc=True)
+    write(tmp_path / "mine" / "between.extxyz", between)
+    write(
+        tmp_path / "mine" / "l10.extxyz",
+        Atoms("AuCu", cell=[2.8, 2.8, 3.7], scaled_positions=[[0] * 3, [0.5] * 3], pbc=True),
+    )
+    campaign = make_campaign(
+        functionals=["PBE"],
+        rounds=[{"budget": 6}, {"budget": 3}],
+        prototypes={
+            "library": "none",
+            "folder": str(tmp_path / "mine"),
+            "nspecies": [1, 2],
+            "harvest": {"enabled": True, "e_above_hull": 1.0},
+        },
+    ).complete()
+    base = tables.read_rows(campaign.results / "prototypes.parquet", "prototypes")
+    later = tables.read_rows(campaign.results / "round-001" / "prototypes.parquet", "prototypes")
+    ids = {row["prototype_id"] for row in later}
+    assert {row["prototype_id"] for row in base} < ids, "relaxations of this campaign end in new structures"
+    assert all(row in later for row in base)
+    sealed = json.loads((campaign.results / "round-001" / "sealed.json").read_text())["files"]
+    assert {"round-001/prototypes.parquet", "round-001/rejects.parquet"} <= set(sealed)
+    first = json.loads((campaign.results / "round-000" / "sealed.json").read_text())["files"]
+    assert {"prototypes.parquet", "rejects.parquet"} <= set(first)
+    selected = tables.read(
+        campaign.results / "round-001" / "selection.parquet", "selection", ["prototype_id"]
+    )
+    assert set(selected.column("prototype_id").to_pylist()) <= ids
+    published = tables.read(next(campaign.results.glob("release/*/data/prototypes.parquet")), "prototypes")
+    assert set(published.column("prototype_id").to_pylist()) == ids
+    assert main(["verify", str(campaign.results)]) == 0
+    # Sealed rounds keep their tables when the harvest is switched off.
+    campaign.edit(prototypes__harvest={"enabled": False})
+    planned = campaign.run("-n").stdout
+    assert "rule publish" in planned, "the release holds the configuration"
+    assert not [name for name in ("prototypes", "harvest", "screen", "train") if f"rule {name}:" in planned]
 
 
 # ---------------------------------------------------------------------------------------------- kills

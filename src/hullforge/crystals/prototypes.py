@@ -1,7 +1,7 @@
 """Prototypes: crystals without elements, compiled once for everything that is done with their decorations.
 
-Comes in: AFLOW's library as pymatgen carries it, a folder of the user's structures, and the filters of the
-configuration. Goes out: the table `prototypes`, one `Prototype` a row. The species of a prototype are numbered
+Comes in: AFLOW's library as pymatgen carries it, the user's structures, and the filters of the configuration.
+Goes out: the table `prototypes`, one `Prototype` a row, and the table `rejects` of what could not be one. The species of a prototype are numbered
 as the letters of its protostructure label: species 0 is A, its Wyckoff letters are the first group of the
 label, and so on; element i of a decoration sits on species i. In 'AB2_cF12_225_a_c' (fluorite) species 0 has
 one site at a and species 1 two at c, so that fluorite is ('Ca', 'F') and Mg2Si is ('Si', 'Mg'). Never decorates,
@@ -15,16 +15,16 @@ parameters that leaves the order of all shells alone and that a relaxation undoe
 import difflib
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hullforge.config import PrototypesSettings
+from hullforge.config import PrototypesSettings, PrototypeTable
 from hullforge.crystals import shells, sources, symmetry
-from hullforge.errors import PrototypeError
+from hullforge.errors import ConfigError, PrototypeError
 from hullforge.store import tables
 
 if TYPE_CHECKING:
@@ -91,6 +91,23 @@ class Prototype:
 def load(path: str | Path) -> list[Prototype]:
     """Read the table `prototypes`, sorted by id. Raises `TableError` for what is not that table."""
     return [Prototype.from_row(row) for row in tables.read_rows(path, "prototypes")]
+
+
+def find(prototypes: Sequence[Prototype], wanted: str, key: str) -> list[Prototype]:
+    """Give the prototypes that the user calls `wanted`: an id, a protostructure label or a name; sorted by id.
+
+    Raises `ConfigError` naming the configuration's `key` when there is none.
+    """
+    fitting = [p for p in prototypes if wanted in (p.prototype_id, p.protostructure, p.name)]
+    if not fitting:
+        names = sorted({p.protostructure for p in prototypes} | {p.name for p in prototypes})
+        close = difflib.get_close_matches(wanted, names, n=3)
+        hint = f"; close to it: {', '.join(close)}" if close else ""
+        raise ConfigError(
+            f"key '{key}': none of the {len(prototypes)} prototypes has the protostructure label,"
+            f" name or id '{wanted}'{hint}"
+        )
+    return sorted(fitting, key=lambda p: p.prototype_id)
 
 
 def compile_structure(structure: Any, name: str, source: str, symprec: float = 0.01) -> Prototype:
@@ -171,67 +188,94 @@ def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.round(values, DECIMALS) + 0.0)
 
 
-def build(settings: PrototypesSettings, out: str | Path) -> None:
-    """Write the table `prototypes` to `out`; the same settings and files give the same bytes.
+def build(settings: PrototypesSettings, out: str | Path, rejects: str | Path) -> None:
+    """Write the tables `prototypes` to `out` and `rejects` to `rejects`; same settings and files, same bytes.
 
-    Raises `PrototypeError` for a folder that is absent or empty, listing every file of it that can't be read
-    or compiled; for an `exclude` that matches nothing; and when no prototype is left.
+    Raises `PrototypeError` for a folder that is absent or empty; listing every structure of it that can't be
+    read or compiled, unless `prototypes.rejects` says to go on without them; for an `exclude` that matches
+    nothing; and when no prototype is left.
     """
-    tables.write(out, "prototypes", [prototype.row() for prototype in collect(settings)])
+    prototypes, rejected = gather(settings)
+    write(prototypes, rejected, out, rejects)
+
+
+def write(
+    prototypes: Iterable[Prototype], rejected: Iterable[sources.Reject], out: str | Path, rejects: str | Path
+) -> None:
+    """Write the tables `prototypes` and `rejects`."""
+    tables.write(rejects, "rejects", [asdict(reject) for reject in rejected])
+    tables.write(out, "prototypes", [prototype.row() for prototype in prototypes])
 
 
 def collect(settings: PrototypesSettings) -> list[Prototype]:
     """Compile all prototypes that the settings ask for, each once, sorted by id; errors as in `build`."""
+    return gather(settings)[0]
+
+
+def gather(settings: PrototypesSettings) -> tuple[list[Prototype], list[sources.Reject]]:
+    """Compile all prototypes that the settings ask for, and say what could not be; errors as in `build`."""
     wanted = settings.prototypes
     entries: list[sources.Entry] = []
-    problems: list[str] = []
+    rejects: list[sources.Reject] = []
     if wanted.folder is not None:
-        mine, problems = sources.folder(wanted.folder)
+        mine, rejects = sources.folder(wanted.folder)
         entries.extend(mine)
     if wanted.library == "aflow":
         entries.extend(sources.aflow())
     compiled: list[tuple[sources.Entry, Prototype]] = []
-    skipped: list[str] = []
+    skipped: list[sources.Reject] = []
     for entry in entries:
         try:
-            prototype = _compile_if_wanted(entry, settings)
+            prototype = compile_entry(entry, wanted)
         except PrototypeError as error:
             # A library of hundreds may have a member that does not fit; a file was put there on purpose.
-            (skipped if entry.is_library else problems).append(f"{entry.source}: {entry.name}: {error}")
+            reject = sources.Reject(entry.source, entry.name, str(error))
+            (skipped if entry.is_library else rejects).append(reject)
             continue
         if prototype is not None:
             compiled.append((entry, prototype))
-    if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise PrototypeError(
-            f"{wanted.folder}: {len(problems)} unusable structures; mend or remove them:\n{lines}"
-        )
+    if rejects:
+        lines = "\n".join(f"  {reject.source}: {reject.name}: {reject.reason}" for reject in rejects)
+        found = f"{wanted.folder}: {len(rejects)} unusable structures"
+        if wanted.rejects == "stop":
+            raise PrototypeError(
+                f"{found}; mend or remove them, or set prototypes.rejects to record to go on without them:\n{lines}"
+            )
+        log.warning("%s are left out (prototypes.rejects: record):\n%s", found, lines)
     if skipped:
-        log.warning("%d library prototypes are left out: %s", len(skipped), "; ".join(skipped))
+        names = "; ".join(f"{reject.source}: {reject.name}: {reject.reason}" for reject in skipped)
+        log.warning("%d library prototypes are left out: %s", len(skipped), names)
     _check_exclusions(wanted.exclude, entries, compiled)
-    kept = [prototype for entry, prototype in compiled if not set(wanted.exclude) & _keys(entry, prototype)]
+    kept = [prototype for entry, prototype in compiled if not set(wanted.exclude) & keys(entry, prototype)]
     if not kept:
+        groups = f" of space groups {', '.join(map(str, wanted.space_groups))}" if wanted.space_groups else ""
         raise PrototypeError(
             f"no prototype is left of {len(entries)}: at most {wanted.max_sites} sites and "
-            f"{', '.join(map(str, wanted.nspecies))} species are asked for, {len(wanted.exclude)} are excluded"
+            f"{', '.join(map(str, wanted.nspecies))} species{groups} are asked for, {len(wanted.exclude)} are "
+            f"excluded, {len(rejects)} are unusable"
         )
-    return _distinct(kept)
+    return _distinct(kept), sorted([*rejects, *skipped])
 
 
-def _compile_if_wanted(entry: sources.Entry, settings: PrototypesSettings) -> Prototype | None:
-    """Compile an entry, or give nothing where filters rule it out; what is cheap to check comes first."""
-    wanted = settings.prototypes
+def compile_entry(entry: sources.Entry, wanted: PrototypeTable) -> Prototype | None:
+    """Compile an entry, or give nothing where filters rule it out; what is cheap to check comes first.
+
+    Raises `PrototypeError` as `compile_structure` does.
+    """
     atoms = _as_atoms(entry.structure)
     if len(np.unique(atoms.numbers)) not in wanted.nspecies:
         return None
     cell = symmetry.primitive(atoms, wanted.symprec)
     if len(cell) > wanted.max_sites:
         return None
-    return _compile(cell, entry.name, entry.source, wanted.symprec)
+    prototype = _compile(cell, entry.name, entry.source, wanted.symprec)
+    if wanted.space_groups and prototype.space_group_it_number not in wanted.space_groups:
+        return None
+    return prototype
 
 
-def _keys(entry: sources.Entry, prototype: Prototype) -> set[str]:
-    """All that `exclude` may call a prototype."""
+def keys(entry: sources.Entry, prototype: Prototype) -> set[str]:
+    """Give all that `exclude` may call a prototype."""
     return {prototype.prototype_id, prototype.protostructure, entry.name, *entry.aliases}
 
 
@@ -241,7 +285,7 @@ def _check_exclusions(
     compiled: Sequence[tuple[sources.Entry, Prototype]],
 ) -> None:
     """Refuse an exclusion that names nothing, most likely a misspelling."""
-    known = {key for entry, prototype in compiled for key in _keys(entry, prototype)}
+    known = {key for entry, prototype in compiled for key in keys(entry, prototype)}
     # Those that other filters rule out have names, too: excluding one twice is not a mistake.
     known |= {key for entry in entries for key in (entry.name, *entry.aliases)}
     for name in exclude:

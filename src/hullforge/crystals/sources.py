@@ -1,7 +1,7 @@
-"""Where prototypes come from: AFLOW's library and the user's folder, read into structures with names.
+"""Where prototypes come from: AFLOW's library and the user's files, read into structures with names.
 
-Comes in: nothing, or a folder of CIF, POSCAR and extended XYZ files. Goes out: entries (a structure, a name, a
-source) in a fixed order, and one line for every file that can't be read. Never judges a structure: whether it
+Comes in: nothing, or a folder of CIF, POSCAR, extended XYZ and Parquet files, or one such file. Goes out: entries
+(a structure, a name, a source) in a fixed order, and a reject for every file that can't be read. Never judges a structure: whether it
 can be a prototype is found when it is compiled.
 """
 
@@ -10,13 +10,20 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hullforge.errors import PrototypeError
 
+if TYPE_CHECKING:
+    from ase import Atoms
+
+#: Columns that give rows of a table their names, the first that is there.
+NAMES = ("name", "structure_id", "calculation_id", "candidate_id")
 #: Files that people keep beside structures.
 IGNORED = ("README*", "LICENSE*", "*.md", "*.txt", ".*")
-CIF, POSCAR, XYZ = (".cif",), (".vasp", ".poscar"), (".extxyz", ".xyz")
+CIF, POSCAR, XYZ, TABLE = (".cif",), (".vasp", ".poscar"), (".extxyz", ".xyz"), (".parquet",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +35,15 @@ class Entry:
     structure: Any
     aliases: tuple[str, ...] = ()
     is_library: bool = False
+
+
+@dataclass(frozen=True, order=True)
+class Reject:
+    """What was meant to be a prototype and can't be; a row of the table `rejects`."""
+
+    source: str
+    name: str
+    reason: str
 
 
 def aflow() -> list[Entry]:
@@ -74,31 +90,34 @@ def _label(item: dict[str, Any]) -> str:
     return str(item["tags"]["aflow"])
 
 
-def folder(path: Path) -> tuple[list[Entry], list[str]]:
-    """Read all structures of a folder, in the order of file names; several of one file are numbered from 1.
+def folder(path: Path) -> tuple[list[Entry], list[Reject]]:
+    """Read all structures of a folder, in the order of file names, or of one file.
 
-    Gives the entries, and a line 'file: cause' for every file that can't be read. Raises `PrototypeError` when
-    the folder is absent or holds no structure file.
+    Several structures of one file are numbered from 1; rows of tables are called by their id or name. Gives the
+    entries, and a reject for every file that can't be read. Raises `PrototypeError` when the folder is absent
+    or holds no structure file.
     """
-    if not path.is_dir():
-        raise PrototypeError(f"prototypes.folder: {path} is not a folder")
-    files = sorted(file for file in path.iterdir() if not any(file.match(pattern) for pattern in IGNORED))
+    if not path.exists():
+        raise PrototypeError(f"prototypes.folder: {path} is neither a folder nor a file")
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    if path.is_dir():
+        files = [file for file in files if not any(file.match(pattern) for pattern in IGNORED)]
     if not files:
         raise PrototypeError(
-            f"prototypes.folder: {path} holds no structure; put CIF, POSCAR or extxyz files there"
+            f"prototypes.folder: {path} holds no structure; put CIF, POSCAR, extxyz or Parquet files there"
         )
     entries: list[Entry] = []
-    problems: list[str] = []
+    rejects: list[Reject] = []
     for file in files:
         try:
             structures = list(_read(file))
         except Exception as error:  # noqa: BLE001 - parsers raise anything, and each file is named with its cause
-            problems.append(f"{file.name}: {_cause(error)}")
+            rejects.append(Reject(file.name, file.stem, _cause(error)))
             continue
-        for number, structure in enumerate(structures, start=1):
-            name = file.stem if len(structures) == 1 else f"{file.stem}-{number}"
-            entries.append(Entry(name, file.name, structure))
-    return entries, problems
+        for number, (name, structure) in enumerate(structures, start=1):
+            numbered = file.stem if len(structures) == 1 else f"{file.stem}-{number}"
+            entries.append(Entry(name or numbered, file.name, structure))
+    return entries, rejects
 
 
 def _cause(error: Exception) -> str:
@@ -109,8 +128,11 @@ def _cause(error: Exception) -> str:
     )
 
 
-def _read(file: Path) -> Iterator[Any]:
-    """Give the structures of one file; the parsers' own warnings are about what compilation checks anyway."""
+def _read(file: Path) -> Iterator[tuple[str, Any]]:
+    """Give the structures of one file, with their names where the file has them, else ''.
+
+    The parsers' own warnings are about what compilation checks anyway.
+    """
     suffix, stem = file.suffix.lower(), file.name.upper()
     if not file.is_file():
         raise PrototypeError("not a file; structures lie directly in the folder")
@@ -119,22 +141,58 @@ def _read(file: Path) -> Iterator[Any]:
         if suffix in CIF:
             from pymatgen.io.cif import CifParser
 
-            yield from CifParser(file).parse_structures(primitive=False, on_error="raise")
+            yield from _unnamed(CifParser(file).parse_structures(primitive=False, on_error="raise"))
         elif suffix in POSCAR or stem.startswith(("POSCAR", "CONTCAR")):
             from pymatgen.io.vasp import Poscar
 
-            yield Poscar.from_file(file, check_for_potcar=False).structure
+            yield "", Poscar.from_file(file, check_for_potcar=False).structure
         elif suffix in XYZ:
             from ase.io import iread
 
-            yield from _not_empty(list(iread(file, index=":", format="extxyz")))
+            yield from _unnamed(list(iread(file, index=":", format="extxyz")))
+        elif suffix in TABLE:
+            yield from _rows(file)
         else:
             raise PrototypeError(
-                f"'{suffix}' is no structure file; known are .cif, .vasp, POSCAR and .extxyz"
+                f"'{suffix}' is no structure file; known are .cif, .vasp, POSCAR, .extxyz and .parquet"
             )
 
 
-def _not_empty(frames: list[Any]) -> list[Any]:
-    if not frames:
+def _unnamed(structures: list[Any]) -> list[tuple[str, Any]]:
+    if not structures:
         raise PrototypeError("the file holds no structure")
-    return frames
+    return [("", structure) for structure in structures]
+
+
+def _rows(file: Path) -> list[tuple[str, "Atoms"]]:
+    """Give the crystals of a table of geometries, or of a table `prototypes`, with their names or ids."""
+    import pyarrow.parquet as pq
+    from ase import Atoms
+
+    columns = set(pq.read_schema(file).names)
+    kinds = "numbers" if "numbers" in columns else "site_species"
+    wanted = [kinds, "cell", "positions", "pbc"]
+    missing = [name for name in wanted if name not in columns]
+    if missing:
+        raise PrototypeError(
+            f"the table lacks the columns {', '.join(missing)}; a table of structures has numbers, cell, positions"
+            " and pbc, a table of prototypes site_species, cell, positions and pbc"
+        )
+    names = next((name for name in NAMES if name in columns), None)
+    rows = pq.read_table(file, columns=[*wanted, *([names] if names else [])]).to_pylist()
+    if not rows:
+        raise PrototypeError("the file holds no structure")
+    found = []
+    for number, row in enumerate(rows):
+        try:
+            atoms = Atoms(
+                # Species become elements from scandium on: compilation only asks which sites are of one kind.
+                numbers=[value + (21 if kinds == "site_species" else 0) for value in row[kinds]],
+                cell=np.reshape(row["cell"], (3, 3)),
+                positions=np.reshape(row["positions"], (-1, 3)),
+                pbc=row["pbc"],
+            )
+        except (TypeError, ValueError) as error:
+            raise PrototypeError(f"row {number} is no structure: {error}") from error
+        found.append((str(row[names]) if names else "", atoms))
+    return found

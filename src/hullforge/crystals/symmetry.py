@@ -1,8 +1,8 @@
 """The symmetry of a prototype: its primitive cell, its label, and the orders of species that fit the label.
 
 Comes in: a crystal as `ase.Atoms`, its elements standing for species. Goes out: the symmetrised primitive cell
-(angstrom), and the protostructure label with letters for species. Uses spglib for operations and pymatgen's Wyckoff tables for labels; never changes the shape or scale of
-a crystal beyond the symmetry tolerance.
+(angstrom), and the protostructure label with letters for species. Uses spglib for operations and pymatgen's
+Wyckoff tables for labels; never changes the shape or scale of a crystal beyond the symmetry tolerance.
 """
 
 import itertools
@@ -20,28 +20,34 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+#: Width of the box of a chain or molecule beyond twice its extent, angstrom: no lattice vector equals it by chance.
+BOX = 23.456789
+
 
 def primitive(atoms: "Atoms", symprec: float) -> "Atoms":
     """Give the symmetrised primitive cell; sites sorted by atomic number, otherwise in spglib's order.
 
     Axes along which `atoms` is not periodic stay so: the vacuum is first put between the outermost sites, and
-    lattice vectors along it stay perpendicular to the others.
+    lattice vectors along it stay perpendicular to the others. Chains and molecules are put into a box of their
+    own, since their symmetry must not depend on how they lie in the one they came in.
 
-    Raises `PrototypeError` when no axis is periodic, when no symmetry is found, or when the primitive cell
+    Raises `PrototypeError` for a single atom without periodicity, when the cell has no volume, when no symmetry is found, or when the primitive cell
     would mix periodic with other axes.
     """
     import spglib
     from ase import Atoms
 
-    if not atoms.pbc.any():
-        raise PrototypeError("no axis is periodic; a prototype repeats along at least one")
     if abs(np.linalg.det(atoms.cell.array)) < 1e-6:
         raise PrototypeError(
             "the cell has no volume; give three lattice vectors, also along axes without periodicity"
         )
+    if len(atoms) == 1 and not atoms.pbc.any():
+        raise PrototypeError("an atom alone, without a periodic axis, has no neighbours")
     if not np.isfinite(atoms.positions).all():
         raise PrototypeError("a position is not a number")
     source = atoms if atoms.pbc.all() else _unwrapped(atoms)
+    if source.pbc.sum() < 2:
+        source = _boxed(source, symprec)
     given = (source.cell.array, source.get_scaled_positions(wrap=False), source.numbers)
     ideal = _ask(spglib.standardize_cell, given, to_primitive=True, no_idealize=False, symprec=symprec)
     cell, fractional, numbers = (np.asarray(part) for part in ideal)
@@ -98,8 +104,62 @@ def _unwrapped(atoms: "Atoms") -> "Atoms":
     return copy
 
 
+def _boxed(atoms: "Atoms", symprec: float) -> "Atoms":
+    """Copy of a chain or molecule in a wide square box, turned the way that shows most of its symmetry.
+
+    Ways that are tried have an atom farthest from the middle on the first axis, and in a molecule one farthest
+    from that axis on the second; a chain runs along the third.
+    """
+    from ase import Atoms
+
+    points = atoms.positions - atoms.positions.mean(axis=0)
+    width = 2 * float(np.ptp(points, axis=0).max()) + BOX
+    if atoms.pbc.any():
+        (period,) = atoms.cell.array[atoms.pbc]
+        lengths, along = (width, width, float(np.linalg.norm(period))), period / np.linalg.norm(period)
+        firsts = _farthest(points - np.outer(points @ along, along), symprec) or [_across(along)]
+        frames = [np.array([first, np.cross(along, first), along]) for first in firsts]
+    else:
+        lengths = (width, width, width)
+        frames = []
+        for first in _farthest(points, symprec) or [np.array([1.0, 0.0, 0.0])]:
+            seconds = _farthest(points - np.outer(points @ first, first), symprec) or [_across(first)]
+            frames += [np.array([first, second, np.cross(first, second)]) for second in seconds]
+    periodic = [False, False, bool(atoms.pbc.any())]
+    turned = [
+        Atoms(numbers=atoms.numbers, cell=lengths, positions=points @ frame.T, pbc=periodic)
+        for frame in frames
+    ]
+    return min(turned, key=lambda way: _asymmetry(way, symprec))
+
+
+def _farthest(points: Floats, tolerance: float) -> list[Floats]:
+    """Give the directions of the points (N, 3) that are farthest from the origin; none where all are on it."""
+    distances = np.linalg.norm(points, axis=1)
+    if distances.max() <= tolerance:
+        return []
+    return [point / np.linalg.norm(point) for point in points[distances > distances.max() - tolerance]]
+
+
+def _across(direction: Floats) -> Floats:
+    """Give a direction perpendicular to another."""
+    other = np.cross(direction, np.eye(3)[np.argmin(np.abs(direction))])
+    return np.asarray(other / np.linalg.norm(other))
+
+
+def _asymmetry(atoms: "Atoms", symprec: float) -> tuple[int, int, list[str]]:
+    """Give a key by which the most symmetric of several orientations comes first, whatever the order of atoms."""
+    import spglib
+
+    given = (atoms.cell.array, atoms.get_scaled_positions(wrap=False), atoms.numbers)
+    found = _ask(spglib.get_symmetry_dataset, given, symprec=symprec)
+    return -len(found.rotations), int(found.number), sorted(found.wyckoffs)
+
+
 def _periodic_axes(axes: Floats, pbc: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Tell which of `axes` (3, 3; rows, in units of the source's lattice vectors) are periodic."""
+    if not pbc.any():
+        return pbc
     along_periodic = np.abs(axes[:, pbc]).max(axis=1) > 1e-3
     along_vacuum = np.abs(axes[:, ~pbc]).max(axis=1) > 1e-3
     block = axes[~along_periodic][:, ~pbc]

@@ -8,7 +8,7 @@ larger, oxides of small ions smaller). Never looks at the structure.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 #: Volume an atom takes, angstrom^3, from atomic number 1 on: the element's crystal (lattice constants of ASE's
 #: `reference_states`, literature where ASE has none), but for non-metals (H, B to F, P to Cl, As to Br, Sb to I)
@@ -46,9 +46,17 @@ def estimated_volume_per_atom(numbers: ArrayLike) -> float:
     present, counts = np.unique(np.asarray(numbers, dtype=int), return_counts=True)
     if not len(present) or present[0] < 1:
         raise ValueError("atomic numbers from 1 on are needed")
-    index = np.minimum(present, len(VOLUMES)) - 1
-    chi = np.asarray(ELECTRONEGATIVITIES)[index]
-    difference = np.where(chi > 0, chi.max() - chi, 0.0)
+    return float(estimated_volumes_per_atom(present[None], counts)[0])
+
+
+def estimated_volumes_per_atom(species: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
+    """Estimate the volumes per atom (N,), angstrom^3, of crystals of one stoichiometry.
+
+    `species` (N, k): their elements by atomic number, from 1 on; `counts` (k,): sites of each species.
+    """
+    index = np.minimum(np.asarray(species, dtype=int), len(VOLUMES)) - 1
+    chi, weights = np.asarray(ELECTRONEGATIVITIES)[index], np.asarray(counts)
+    difference = np.where(chi > 0, chi.max(axis=1, keepdims=True) - chi, 0.0)
     ionicity = 1 - np.exp(-(difference**2) / 4)
     volumes = np.asarray(VOLUMES)[index] * (1 - CONTRACTION * ionicity)
-    return float(counts @ volumes / counts.sum())
+    return np.asarray(volumes @ weights / weights.sum())

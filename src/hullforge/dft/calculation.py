@@ -350,7 +350,10 @@ def _input(context: Context, start: Start, step: Step, geometry: Geometry) -> St
         kind=step.kind,
         geometry=geometry,
         start_volume=abs(float(np.linalg.det(np.reshape(start.geometry.cell, (3, 3))))),
-        physics=engine.physics(functional, step, geometry, protocol),
+        physics={
+            **engine.physics(functional, step, geometry, protocol),
+            **engine.known(start.row["candidate_id"], context.settings.engine),
+        },
         numerics=engine.numerics(functional, step, geometry, protocol),
         fmax=step.fmax,
         smax=step.smax,

@@ -19,8 +19,8 @@ def run(round_folder: Path, campaign: Path, work: Path) -> None:
         for path in sorted(round_folder.rglob("*"))
         if path.is_file() and path.name != seal.SEAL_FILE and not path.name.startswith(".")
     ]
-    prototypes = campaign / "prototypes.parquet"
-    seal.seal(round_folder, [*files, prototypes], campaign)
+    prototypes, rejects = campaign / "prototypes.parquet", campaign / "rejects.parquet"
+    seal.seal(round_folder, [*files, prototypes, *([rejects] if rejects.is_file() else [])], campaign)
     done = []
     for name in ("calculations", "failures"):
         table = tables.read(round_folder / f"{name}.parquet", name, ["theory_id", "calculation_id"])

@@ -68,6 +68,7 @@ POLICIES: dict[FailureReason, Policy] = {
     FailureReason.BAD_OUTPUT: Policy(1, "same"),
     FailureReason.ENGINE_ERROR: Policy(0, "same"),
     FailureReason.MISSING_DATASET: Policy(0, "same"),
+    FailureReason.NOT_IN_TABLE: Policy(0, "same"),
 }
 
 

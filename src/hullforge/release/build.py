@@ -23,6 +23,7 @@ from hullforge.errors import SealError, TableError
 from hullforge.release import card, extxyz, layout
 from hullforge.store import atomic, tables
 from hullforge.store.structures import atoms_from_row
+from hullforge.thermo import place
 
 #: Tolerance of the symmetry search in relaxed structures, angstrom; ideal ones allow less.
 SYMPREC = 0.05
@@ -54,7 +55,7 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
         raise TableError("a release needs at least one sealed round")
     last, functionals = rounds[-1], campaign.functionals
     whole = {
-        "prototypes": tables.read(last.parent / "prototypes.parquet", "prototypes"),
+        "prototypes": tables.read(tables.prototypes_of(last), "prototypes"),
         "selection": tables.concat([r / "selection.parquet" for r in rounds], "selection"),
         "failures": tables.concat([r / "failures.parquet" for r in rounds], "failures"),
         "elemental_references": tables.concat(
@@ -74,6 +75,9 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
         )
         hull = tables.read(last / "hull" / f"{functional}.parquet", "hull")
         tables.write(folder / layout.table("hull", functional), "hull", hull)
+        if campaign.hull.known_phases is not None:
+            known = tables.read(place.known_beside(last / "hull" / f"{functional}.parquet"), "known_phases")
+            tables.write(folder / layout.table("known_phases", functional), "known_phases", known)
         frames = tables.concat([r / "frames" / f"{functional}.parquet" for r in rounds], "frames")
         nframes[functional] = frames.num_rows
         tables.write(folder / layout.table("frames", functional), "frames", frames)

@@ -71,6 +71,7 @@ def dataset(
         "software": {"hullforge": __version__, campaign.engine.name: campaign.engine.version},
         "datasets": campaign.engine.datasets,
         "table_schema_version": SCHEMA_VERSION,
+        "has_known_phases": campaign.hull.known_phases is not None,
     }
 
 
@@ -91,9 +92,12 @@ def published_config(campaign: Campaign) -> dict[str, Any]:
     """Give the configuration as it is published: no folders of the machine that ran it, of paths only the names."""
     data = {key: value for key, value in campaign.model_dump(mode="json").items() if key not in _MACHINE}
     data["protocol"] = PurePath(campaign.protocol).name.removesuffix(".yaml")
-    for section, key in (("prototypes", "folder"), ("prerelax", "model")):
+    paths = (("prototypes", "folder"), ("prerelax", "model"), ("engine", "table"), ("hull", "known_phases"))
+    for section, key in paths:
         if data[section][key] is not None:
             data[section][key] = PurePath(data[section][key]).name
+    if data["candidates"] is not None:
+        data["candidates"] = PurePath(data["candidates"]).name
     return data
 
 
@@ -128,6 +132,7 @@ def text(dataset: Mapping[str, Any]) -> str:
             (name if functional is None else f"{name}-{functional}", layout.table(name, functional))
             for name in TABLES
             if name in layout.WHOLE or name in layout.BY_FUNCTIONAL
+            if name not in layout.OPTIONAL or dataset["has_known_phases"]
             for functional in (dataset["functionals"] if name in layout.BY_FUNCTIONAL else [None])
         ],
     )

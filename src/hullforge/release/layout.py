@@ -18,7 +18,9 @@ DATASET, CONFIG, CARD, DICTIONARY, LICENSE = (
 
 #: Tables with one file, and tables with one file per functional.
 WHOLE = ("structures", "failures", "elemental_references", "prototypes", "selection")
-BY_FUNCTIONAL = ("calculations", "frames", "hull")
+BY_FUNCTIONAL = ("calculations", "frames", "hull", "known_phases")
+#: Of these, what only a campaign with phases known beforehand has.
+OPTIONAL = ("known_phases",)
 
 
 def table(name: str, functional: str | None = None) -> str:

@@ -21,6 +21,7 @@ from hullforge.release import layout
 from hullforge.store import ids, tables
 from hullforge.store.schema import TABLES
 from hullforge.thermo import place
+from hullforge.thermo.known import Phase
 
 #: Largest difference of a recomputed energy, eV/atom.
 TOLERANCE = 1e-9
@@ -30,6 +31,7 @@ _SHARES = 1e-7
 _UNIQUE = {
     "structures": "structure_id", "calculations": "calculation_id", "failures": "calculation_id",
     "frames": "frame_id", "hull": "calculation_id", "prototypes": "prototype_id", "selection": "candidate_id",
+    "known_phases": "phase_id",
 }  # fmt: skip
 _LISTED = 5
 
@@ -85,11 +87,14 @@ class _Content:
         self.found: list[str] = []
         self.tables: dict[str, pa.Table] = {}
         self.functionals: list[str] = []
+        self.has_known = False
 
     def problems(self) -> list[str]:
         """Give everything that is wrong, in the order of the checks."""
         try:
-            self.functionals = list(json.loads((self.folder / layout.CONFIG).read_text())["functionals"])
+            config = json.loads((self.folder / layout.CONFIG).read_text())
+            self.functionals = list(config["functionals"])
+            self.has_known = bool(config.get("hull", {}).get("known_phases"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             return [f"{layout.CONFIG}: does not name the functionals ({error}); the tables were not checked"]
         for name in TABLES:
@@ -97,7 +102,9 @@ class _Content:
                 self._read(name, layout.table(name))
             elif name in layout.BY_FUNCTIONAL:
                 for functional in self.functionals:
-                    self._read(name, layout.table(name, functional))
+                    path = layout.table(name, functional)
+                    if name not in layout.OPTIONAL or self.has_known or (self.folder / path).exists():
+                        self._read(name, path)
         self._references()
         self._selection()
         self._counts()
@@ -172,8 +179,11 @@ class _Content:
             for name in layout.BY_FUNCTIONAL:
                 self._known(layout.table(name, functional), "functional", {functional}, "this file's name")
         self._known(
-            layout.table("elemental_references"), "calculation_id", set(self._column("calculations", "calculation_id")), "calculations"
-        )  # fmt: skip
+            layout.table("elemental_references"),
+            "calculation_id",
+            {*self._column("calculations", "calculation_id"), *self._column("known_phases", "phase_id")},
+            "calculations",
+        )
 
     def _known(self, path: str, column: str, known: set[Any], where: str) -> None:
         if path in self.tables:
@@ -241,6 +251,9 @@ class _Content:
         if not {path, source, references_path} <= set(self.tables):
             return
         published = {row["calculation_id"]: row for row in self.tables[path].to_pylist()}
+        known_path = layout.table("known_phases", functional)
+        known = self.tables[known_path].to_pylist() if known_path in self.tables else []
+        known.sort(key=lambda row: row["phase_id"])
         calculations = self.tables[source]
         undrifted = calculations.filter(pc.equal(pc.list_value_length(calculations["protocol_drift"]), 0))
         versions = {row["hull_version"] for row in published.values()} or {0}
@@ -248,20 +261,38 @@ class _Content:
             self.found.append(f"{path}: rows of hull versions {sorted(versions)}; a hull has one")
             return
         try:
-            rows, references = place.placed(undrifted.select(list(place.COPIED)).to_pylist(), versions.pop())
+            placed = place.placed(
+                undrifted.select(list(place.COPIED)).to_pylist(),
+                versions.pop(),
+                [
+                    Phase(
+                        row["phase_id"],
+                        tuple(row["elements"]),
+                        row["chemical_formula_reduced"],
+                        row["energy_per_atom"],
+                    )
+                    for row in known
+                ],
+                functional,
+            )
         except HullforgeError as error:
             self.found.append(f"{path}: can't be recomputed: {error}")
             return
-        recomputed = {row["calculation_id"]: row for row in rows}
+        recomputed = {row["calculation_id"]: row for row in placed.hull}
         self._report(path, (f"calculation {c} is missing" for c in sorted(set(recomputed) - set(published))))
         strangers = sorted(set(published) - set(recomputed))
         self._report(path, (f"calculation {c} does not belong into the hull" for c in strangers))
         common = [c for c in published if c in recomputed]
         self._report(path, (p for c in common for p in _hull_problems(published[c], recomputed[c])))
         formation = {c: row["formation_energy_per_atom"] for c, row in published.items()}
+        formation |= {row["phase_id"]: row["formation_energy_per_atom"] for row in known}
         self._each(path, lambda row: _proof_problems(row, formation), "calculation_id")
+        self._report(
+            known_path,
+            (p for a, b in zip(known, placed.known, strict=True) for p in _hull_problems(a, b, "phase_id")),
+        )
         given = [r for r in self.tables[references_path].to_pylist() if r["functional"] == functional]
-        if given != references:
+        if given != placed.references:
             self.found.append(f"{references_path}: not the lowest elemental calculations with {functional}")
 
     def _extxyz(self, name: str, path: str) -> None:
@@ -332,8 +363,8 @@ def _calculation_problems(row: Row) -> Iterator[str]:
             yield f"the largest stress is {largest:g} eV/angstrom^3, not {row['max_stress']:g}"
 
 
-def _hull_problems(published: Row, recomputed: Row) -> Iterator[str]:
-    name = f"calculation_id {published['calculation_id']}"
+def _hull_problems(published: Row, recomputed: Row, key: str = "calculation_id") -> Iterator[str]:
+    name = f"{key} {published[key]}"
     for column in ("energy_per_atom", "formation_energy_per_atom", "e_above_hull"):
         a, b = published[column], recomputed[column]
         if (a is None) != (b is None) or (a is not None and not abs(a - b) <= TOLERANCE):
@@ -346,7 +377,7 @@ def _hull_problems(published: Row, recomputed: Row) -> Iterator[str]:
         "round",
         "chemical_formula_reduced",
     ):
-        if published[column] != recomputed[column]:
+        if column in recomputed and published[column] != recomputed[column]:
             yield f"{name}: {column} is {published[column]}, it should be {recomputed[column]}"
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from hullforge.store import atomic, tables
 from hullforge.store.structures import SYMBOLS
+from hullforge.thermo.place import known_beside
 
 HULL_COLUMNS = (
     "calculation_id", "candidate_id", "prototype_id", "round", "elements", "nelements", "chemsys", "nsites", "volume",
@@ -63,7 +64,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Campaign:
-    """All tables of rounds 0..`round` as rows; `hulls[functional]` is the hull after `round`."""
+    """All tables of rounds 0..`round` as rows; `hulls[functional]` is the hull after `round`.
+
+    `known`: phases known beforehand, relative to the first functional's hull after `round`; `answers`: where a
+    table of known results is replayed, the distance of each of its candidates to the hull of the known phases.
+    """
 
     name: str
     round: int
@@ -80,6 +85,8 @@ class Campaign:
     n_screened: int
     n_prototypes: int
     elements: Sequence[str] = field(default=())
+    known: Sequence[dict[str, Any]] = field(default=())
+    answers: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def first(self) -> str:
@@ -126,16 +133,18 @@ class HullBefore:
         hull: Sequence[Mapping[str, Any]],
         references: Iterable[Mapping[str, Any]],
         calculations: Sequence[Mapping[str, Any]],
+        known: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         from hullforge.thermo.hull import ConvexHull
 
         reference = {row["element"]: row["energy_per_atom"] for row in references}
         elements = sorted(reference)
         column = {symbol: index for index, symbol in enumerate(elements)}
-        entries = [row for row in hull if row["formation_energy_per_atom"] is not None]
-        known = [row for row in calculations if {SYMBOLS[n] for n in row["numbers"]} <= set(elements)]
+        phases = [{**row, "calculation_id": row["phase_id"]} for row in known]
+        entries = [row for row in [*hull, *phases] if row["formation_energy_per_atom"] is not None]
+        placed = [row for row in calculations if {SYMBOLS[n] for n in row["numbers"]} <= set(elements)]
         self._distance: dict[str, float] = {}
-        if not entries or not known:
+        if not entries or not placed:
             return
         x_hull = np.array([_fractions_of_formula(row["chemical_formula_reduced"], column) for row in entries])
         made = ConvexHull.from_formation_energies(
@@ -144,15 +153,15 @@ class HullBefore:
             [row["formation_energy_per_atom"] for row in entries],
             [row["calculation_id"] for row in entries],
         )
-        x = np.zeros((len(known), len(elements)))
-        for index, row in enumerate(known):
+        x = np.zeros((len(placed), len(elements)))
+        for index, row in enumerate(placed):
             for number in row["numbers"]:
                 x[index, column[SYMBOLS[number]]] += 1 / len(row["numbers"])
-        formation = np.array([row["energy_per_atom"] for row in known]) - x @ [
+        formation = np.array([row["energy_per_atom"] for row in placed]) - x @ [
             reference[symbol] for symbol in elements
         ]
         distances = made.query(x, formation)
-        self._distance = {row["calculation_id"]: float(d) for row, d in zip(known, distances, strict=True)}
+        self._distance = {row["calculation_id"]: float(d) for row, d in zip(placed, distances, strict=True)}
 
     def distance(self, calculation_id: str) -> float | None:
         """Give the distance in eV/atom; None where an element had no reference in that round."""
@@ -183,8 +192,10 @@ def formula_parts(formula: str) -> list[tuple[str, int]]:
     return parts
 
 
-def read(name: str, round_: int, rounds: Sequence[Path], functionals: Sequence[str]) -> Campaign:
-    """Read the tables of the folders `rounds`, those of rounds 0 to `round_`.
+def read(
+    name: str, round_: int, rounds: Sequence[Path], functionals: Sequence[str], replayed: Path | None = None
+) -> Campaign:
+    """Read the tables of the folders `rounds`, those of rounds 0 to `round_`, and the table that is `replayed`.
 
     Raises `TableError` when a table that is there can't be read.
     """
@@ -197,10 +208,9 @@ def read(name: str, round_: int, rounds: Sequence[Path], functionals: Sequence[s
         hull = _read(earlier / f"{first}.parquet", "hull", HULL_COLUMNS)
         references = _read(earlier / f"{first}-references.parquet", "elemental_references")
         new = [row for row in calculations if row["round"] == number and row["functional"] == first]
-        before[number] = HullBefore(hull, references, new)
-    prototypes = _read(
-        rounds[0].parent / "prototypes.parquet", "prototypes", ("prototype_id", "name", "protostructure")
-    )
+        known = _read(known_beside(earlier / f"{first}.parquet"), "known_phases")
+        before[number] = HullBefore(hull, references, new, known)
+    prototypes = _read(tables.prototypes_of(here), "prototypes", ("prototype_id", "name", "protostructure"))
     screener_metrics = rounds[round_ - 1] / "screener" / "metrics.json" if round_ else None
     selections = _read_all(rounds, "selection.parquet", "selection")
     return Campaign(
@@ -229,6 +239,12 @@ def read(name: str, round_: int, rounds: Sequence[Path], functionals: Sequence[s
         ),
         n_prototypes=len(prototypes),
         elements=tuple(sorted({symbol for row in selections for symbol in row["species"]})),
+        known=_read(known_beside(here / "hull" / f"{first}.parquet"), "known_phases"),
+        answers={
+            row["candidate_id"]: row["e_above_known"]
+            for row in (_read(replayed, "replay", ("candidate_id", "e_above_known")) if replayed else [])
+            if row["e_above_known"] is not None and math.isfinite(row["e_above_known"])
+        },
     )
 
 

@@ -187,17 +187,25 @@ def hit_rates(groups: Sequence[Mapping[str, Any]], title: str) -> str:
     return panel.svg
 
 
+def parity_limits(points: Sequence[tuple[str, float, float, float | None]]) -> tuple[float, float]:
+    """Give the range of both axes of `parity`: predicted and computed values and a margin.
+
+    Uncertainties don't count: that of an element never seen in training is larger than all energies.
+    """
+    values = [value for _, predicted, computed, _ in points for value in (predicted, computed)]
+    low, high = min(values), max(values)
+    margin = 0.06 * (high - low) or 0.1
+    return low - margin, high + margin
+
+
 def parity(points: Sequence[tuple[str, float, float, float | None]], quantity: str, title: str) -> str:
     """Draw computed against predicted values (eV/atom), with the stated uncertainty, by stratum.
 
-    `points`: (stratum, predicted, computed, uncertainty).
+    `points`: (stratum, predicted, computed, uncertainty). The axes span the values; an error bar may leave them.
     """
     with _panel(f"parity {title}", title, height=WIDTH * 0.86) as panel:
         axes = panel.axes
-        values = [value for _, p, c, u in points for value in (p - (u or 0), p + (u or 0), c)]
-        low, high = min(values), max(values)
-        pad = 0.06 * (high - low) or 0.1
-        limits = (low - pad, high + pad)
+        limits = parity_limits(points)
         axes.plot(limits, limits, color=INK, linewidth=0.9)
         for stratum in STRATUM_STYLE:
             colour, marker = STRATUM_STYLE[stratum]
@@ -245,8 +253,10 @@ def binary_hull(
         axes.axhline(0, color=INK, linewidth=0.6)
         if stable:
             axes.plot([x for x, _, _ in stable], [e for _, e, _ in stable], color=INK, linewidth=1.2)
-        for number in range(n_rounds):
+        for number in range(-1, n_rounds):
             colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
+            if number < 0:  # known beforehand
+                colour, marker = INK, "."
             for on_hull in (False, True):
                 chosen = [(x, e) for x, e, r, s, _ in points if r == number and s == on_hull and e <= ceiling]
                 if chosen:

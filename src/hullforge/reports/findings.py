@@ -96,10 +96,13 @@ def _order(row: Mapping[str, Any]) -> tuple[float, str]:
 def binaries(campaign: Campaign) -> list[dict[str, Any]]:
     """Give the points of each binary system with at least one compound: (fraction, energy, round, on hull, formula).
 
-    The fraction is that of the second element; elemental structures stand at 0 and 1.
+    The fraction is that of the second element; elemental structures stand at 0 and 1. The round of phases known
+    beforehand is -1.
     """
     rows = [row for row in campaign.hulls[campaign.first] if row["formation_energy_per_atom"] is not None]
     systems = sorted({row["chemsys"] for row in rows if row["nelements"] == 2})
+    # Phases known beforehand have no round.
+    rows += [{**row, "round": -1} for row in campaign.known if row["formation_energy_per_atom"] is not None]
     return [
         {
             "chemsys": system,

@@ -27,13 +27,15 @@ def run(
     rounds: list[Path],
     functionals: list[str],
     out: Path,
+    replayed: Path | None = None,
 ) -> None:
     """Write `report.html` and `metrics.json` of round `round_` into the folder `out`.
 
-    `rounds` are the folders of rounds 0 to `round_`; `engine_warning` is printed as a banner unless empty.
+    `rounds` are the folders of rounds 0 to `round_`; `engine_warning` is printed as a banner unless empty;
+    `replayed` is the table of known results that was replayed, if one was.
     Raises `TableError` when a table can't be read; missing and empty tables give a report that says so.
     """
-    campaign = data.read(campaign_name, round_, rounds, functionals)
+    campaign = data.read(campaign_name, round_, rounds, functionals, replayed)
     metrics = measure(campaign)
     metrics["engine_warning"] = engine_warning
     atomic.write_json(out / "metrics.json", metrics)
@@ -66,12 +68,16 @@ def measure(campaign: data.Campaign) -> dict[str, Any]:
         "larger_systems": findings.larger_systems(campaign),
         "strata": groups,
         "discovery_acceleration": statistics.discovery_acceleration(groups),
+        "replay": statistics.replay(campaign),
+        "known_phases": len(campaign.known),
         "screener": statistics.screener_errors(this_round),
         "screener_by_stratum": {
             stratum.value: statistics.screener_errors([row for row in this_round if row.stratum == stratum])
             for stratum in statistics.CHOSEN_BY_SCREENER
         },
         "screener_validation": campaign.screener.get("validation"),
+        "screener_test": campaign.screener.get("test"),
+        "screener_target": campaign.screener.get("target"),
         "classification_control": statistics.classification(this_round),
         "failures": statistics.failures(campaign),
         "recovery": statistics.recovery(campaign),

@@ -35,7 +35,11 @@ def rate(hits: int, n: int) -> dict[str, Any]:
 
 def hit_rates(rows: Iterable[Row], distance: Callable[[Row], float | None]) -> list[dict[str, Any]]:
     """Give hits among the rows that have a distance, one rate per threshold."""
-    distances = [value for row in rows if (value := distance(row)) is not None]
+    return _rates([value for row in rows if (value := distance(row)) is not None])
+
+
+def _rates(distances: Sequence[float]) -> list[dict[str, Any]]:
+    """Give the share of distances within each threshold."""
     return [
         {"threshold": t, **rate(sum(value <= t + ON_HULL for value in distances), len(distances))}
         for t in THRESHOLDS
@@ -63,6 +67,41 @@ def _stratum(name: str, rows: Sequence[Row]) -> dict[str, Any]:
         "before": hit_rates(rows, lambda row: row.before),
         "after": hit_rates(rows, lambda row: row.after),
     }
+
+
+def replay(campaign: Campaign) -> dict[str, Any] | None:
+    """Compare each round's strata with random choice, where a table of known results is replayed; else None.
+
+    Hits are counted by the table's own answers, against the hull of the phases known beforehand, so that rounds,
+    strata and the whole table are asked the same question. `prevalence` is the share of hits in the whole table,
+    `left` of a round that among the candidates which no earlier round chose: what a random choice would find. A
+    strategy that finds most hits early leaves few, so that later rounds are to be held against what was left.
+    """
+    if not campaign.answers:
+        return None
+
+    def distance(row: Row) -> float | None:
+        return campaign.answers.get(row.candidate_id)
+
+    rounds = []
+    left = dict(campaign.answers)
+    for number in range(campaign.round + 1):
+        rows = [row for row in campaign.rows if row.round == number]
+        groups = [(stratum.value, [row for row in rows if row.stratum == stratum]) for stratum in Stratum]
+        rounds.append(
+            {
+                "round": number,
+                "strata": [
+                    {"stratum": name, "hits": hit_rates(group, distance)}
+                    for name, group in [*groups, ("all", rows)]
+                    if group
+                ],
+                "left": _rates(list(left.values())),
+            }
+        )
+        for row in rows:
+            left.pop(row.candidate_id, None)
+    return {"rounds": rounds, "prevalence": _rates(list(campaign.answers.values()))}
 
 
 def discovery_acceleration(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -255,7 +255,7 @@ def summary(campaign_folder: Path, campaign: Campaign) -> str:
             else "none"
         )
     )
-    lines += _stable(campaign_folder, campaign, rounds, broken)
+    lines += _stable(campaign, rounds, broken)
     reports = [folder / "report" for folder in rounds if (folder / "report" / "report.html").is_file()]
     if reports:
         lines += _hit_rates(reports[-1] / "metrics.json")
@@ -266,7 +266,7 @@ def summary(campaign_folder: Path, campaign: Campaign) -> str:
     return "\n".join(lines)
 
 
-def _stable(folder: Path, campaign: Campaign, rounds: Sequence[Path], broken: list[str]) -> list[str]:
+def _stable(campaign: Campaign, rounds: Sequence[Path], broken: list[str]) -> list[str]:
     """List the stable compounds of each chemical system, lowest formation energy first."""
     first = campaign.functionals[0]
     hulls = [path for path in (r / "hull" / f"{first}.parquet" for r in rounds) if path.is_file()]
@@ -285,7 +285,9 @@ def _stable(folder: Path, campaign: Campaign, rounds: Sequence[Path], broken: li
     ]
     names = {
         row["prototype_id"]: row["name"]
-        for row in _rows(folder / "prototypes.parquet", "prototypes", ["prototype_id", "name"], broken)
+        for row in _rows(
+            tables.prototypes_of(hulls[-1].parent.parent), "prototypes", ["prototype_id", "name"], broken
+        )
     }
     if not rows:
         return [f"stable compounds ({first}): none"]

@@ -5,19 +5,24 @@ comes first; then elemental structures, without which there is no formation ener
 numbers of species, prototypes, chemical systems and compositions as evenly as it goes. Never imports torch.
 """
 
-import difflib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hullforge.config import Include, SelectSettings
 from hullforge.crystals import decorations
-from hullforge.crystals.prototypes import Prototype
+from hullforge.crystals.chemistry import Filter
+from hullforge.crystals.decorations import Decorations
+from hullforge.crystals.prototypes import Prototype, find
 from hullforge.errors import ConfigError
 from hullforge.screening import draws
+from hullforge.screening.candidates import Candidates
+from hullforge.screening.candidates import load as load_candidates
 from hullforge.screening.choices import Choice, cost
 from hullforge.store import ids
 from hullforge.store.structures import NUMBERS
@@ -25,6 +30,11 @@ from hullforge.store.vocabulary import Stratum
 
 #: Decorations of one prototype that the coverage chooses among; more are drawn only when these run out.
 POOL = 64
+
+#: Draws of so many before a prototype is given up of which the chemistry filter lets nothing pass.
+TRIES = 100
+#: So many candidates are listed and shuffled; of more, ranks are drawn.
+LISTED = 1_000_000
 
 #: Where ASE's names of ground states are exact: space group and sites of the primitive cell.
 EXACT = {
@@ -42,36 +52,83 @@ LATTICES = {
 }  # fmt: skip
 
 
-def choose(settings: SelectSettings, prototypes: Sequence[Prototype], earlier: set[str]) -> list[Choice]:
-    """Choose round 0. Raises `ConfigError` for inclusions that don't fit and a budget too small for the elements."""
+def choose(
+    settings: SelectSettings,
+    prototypes: Sequence[Prototype],
+    earlier: set[str],
+    candidates: Path | None = None,
+    references: AbstractSet[str] = frozenset(),
+) -> list[Choice]:
+    """Choose round 0.
+
+    `candidates` is the table of those that may be chosen, if not all may; elements of `references` have a known
+    phase and need no structure. Raises `ConfigError` for inclusions that don't fit, a budget too small for the
+    elements, and a table of candidates that can't be used.
+    """
     elements = sorted(settings.elements, key=NUMBERS.__getitem__)
     chosen = _Chosen(set(earlier))
+    spaces = decorations.spaces(prototypes, elements, settings.site_groups)
+    only = load_candidates(candidates, spaces)
+    of = {space.prototype.prototype_id: space for space in spaces}
+
+    def may(choice: Choice) -> bool:
+        return only.holds(of[choice.prototype.prototype_id], choice.rank)
+
     for number, include in enumerate(settings.bootstrap.include):
-        chosen.add(included(include, f"bootstrap.include.{number}", prototypes, elements))
+        choice = included(include, f"bootstrap.include.{number}", spaces, elements)
+        if not may(choice):
+            raise ConfigError(
+                f"key 'bootstrap.include.{number}': {', '.join(choice.species)} on {include.prototype} is not among"
+                " the candidates (key 'candidates')"
+            )
+        chosen.add(choice)
     if len(chosen.choices) > settings.budget:
         raise ConfigError(
             f"the budget of {settings.budget} is smaller than the {len(chosen.choices)} inclusions"
         )
     covered = {choice.species[0] for choice in chosen.choices if choice.prototype.nspecies == 1}
+    covered |= references
     missing = [symbol for symbol in elements if symbol not in covered]
     left = settings.budget - len(chosen.choices)
-    unary = [prototype for prototype in prototypes if prototype.nspecies == 1]
+    unary = [space for space in spaces if space.prototype.nspecies == 1]
     if missing and not unary:
         raise ConfigError(
             "no prototype has one species, so the elements would have no reference: add 1 to prototypes.nspecies"
         )
+    without = [
+        symbol
+        for symbol in missing
+        if not any(_allows_element(space, elements.index(symbol), only) for space in unary)
+    ]
+    if without:
+        raise ConfigError(
+            f"prototypes.site_groups or candidates leave no elemental structure for {', '.join(without)}, so these"
+            " elements would have no reference; allow one, or give a known phase of each (hull.known_phases)"
+        )
     if len(missing) > left:
         raise ConfigError(
-            f"the budget of {settings.budget} is too small: {len(elements)} elements need a reference each"
+            f"the budget of {settings.budget} is too small: {len(missing)} elements need a reference each"
             f" ({', '.join(missing)} have none yet) and {len(chosen.choices)} inclusions are asked for;"
             f" at least {len(chosen.choices) + len(missing)} is needed"
         )
-    references = elemental(unary, elements, covered)
-    wanted = min(left, max(round(settings.bootstrap.elements_share * settings.budget), len(missing)))
-    chosen.fill(references, wanted)
-    chosen.fill(coverage(prototypes, elements, settings.seed), settings.budget - len(chosen.choices))
-    chosen.fill(references, settings.budget - len(chosen.choices))
+    elementals = (choice for choice in elemental(unary, elements, covered) if may(choice))
+    chemistry = Filter(settings.chemistry)
+    if settings.bootstrap.strategy == "random":
+        chosen.fill(elementals, len(missing))
+        rest = sample(spaces, settings.seed, chemistry, only)
+    else:
+        share = round(settings.bootstrap.elements_share * settings.budget)
+        chosen.fill(elementals, min(left, max(share, len(missing))))
+        rest = coverage(spaces, settings.seed, chemistry, only)
+    chosen.fill(rest, settings.budget - len(chosen.choices))
+    chosen.fill(elementals, settings.budget - len(chosen.choices))
     return chosen.choices
+
+
+def _allows_element(space: Decorations, at: int, only: Candidates) -> bool:
+    """Say whether element number `at` of the pool may be put on a unary prototype."""
+    indices = np.array([[at]])
+    return bool(space.allows(indices)[0]) and only.holds(space, int(space.rank(indices)[0]))
 
 
 @dataclass
@@ -95,29 +152,20 @@ class _Chosen:
             number -= self.add(choice)
 
 
-def make(prototype: Prototype, chosen: ArrayLike, elements: Sequence[str], stratum: Stratum) -> Choice:
+def make(space: Decorations, chosen: ArrayLike, stratum: Stratum) -> Choice:
     """Make the choice of pool indices `chosen` (nspecies,), brought to the form that its rank stands for."""
-    rank = int(np.asarray(decorations.rank(prototype, np.asarray(chosen)[None]))[0])
-    canonical = np.asarray(decorations.unrank(prototype, np.array([rank], dtype=np.int64), len(elements)))[0]
-    return Choice(prototype, rank, tuple(elements[at] for at in canonical), stratum)
+    rank = space.rank(np.asarray(chosen)[None])
+    canonical = space.unrank(rank)[0]
+    return Choice(space.prototype, int(rank[0]), tuple(space.elements[at] for at in canonical), stratum)
 
 
-def included(include: Include, key: str, prototypes: Sequence[Prototype], elements: Sequence[str]) -> Choice:
+def included(include: Include, key: str, spaces: Sequence[Decorations], elements: Sequence[str]) -> Choice:
     """Find what the user named, by id, protostructure label or name; of several prototypes the smallest id.
 
     Raises `ConfigError` naming the key, what was found and what is allowed.
     """
     wanted = include.prototype
-    fitting = [p for p in prototypes if wanted in (p.prototype_id, p.protostructure, p.name)]
-    if not fitting:
-        names = sorted({p.protostructure for p in prototypes} | {p.name for p in prototypes})
-        close = difflib.get_close_matches(wanted, names, n=3)
-        hint = f"; close to it: {', '.join(close)}" if close else ""
-        raise ConfigError(
-            f"key '{key}.prototype': none of the {len(prototypes)} prototypes has the protostructure label,"
-            f" name or id '{wanted}'{hint}"
-        )
-    prototype = min(fitting, key=lambda p: p.prototype_id)
+    prototype = find([space.prototype for space in spaces], wanted, f"{key}.prototype")[0]
     symbols = include.elements
     if len(symbols) != prototype.nspecies:
         raise ConfigError(
@@ -133,9 +181,13 @@ def included(include: Include, key: str, prototypes: Sequence[Prototype], elemen
         raise ConfigError(
             f"key '{key}.elements': found {', '.join(symbols)}; each species needs its own element"
         )
-    return make(
-        prototype, np.array([elements.index(symbol) for symbol in symbols]), elements, Stratum.INCLUDE
-    )
+    (space,) = (space for space in spaces if space.prototype is prototype)
+    chosen = np.array([elements.index(symbol) for symbol in symbols])
+    if not space.allows(chosen[None])[0]:
+        raise ConfigError(
+            f"key '{key}.elements': found {', '.join(symbols)}, which prototypes.site_groups forbids for {wanted}"
+        )
+    return make(space, chosen, Stratum.INCLUDE)
 
 
 def is_ground_state(prototype: Prototype, symbol: str) -> bool:
@@ -158,20 +210,78 @@ def preferred(unary: Sequence[Prototype], symbol: str) -> list[Prototype]:
     )
 
 
-def elemental(unary: Sequence[Prototype], elements: Sequence[str], covered: set[str]) -> Iterator[Choice]:
+def elemental(unary: Sequence[Decorations], elements: Sequence[str], covered: set[str]) -> Iterator[Choice]:
     """Give elemental structures in turns, one per element; elements without any in `covered` come first."""
-    queues = {symbol: preferred(unary, symbol) for symbol in elements}
+    of = {space.prototype.prototype_id: space for space in unary}
+    queues = {
+        symbol: preferred([s.prototype for s in unary if s.allows(np.array([[at]]))[0]], symbol)
+        for at, symbol in enumerate(elements)
+    }
     # An element that has a structure already is one turn behind.
     turns = sorted(
         (turn + (symbol in covered), at, turn)
         for at, symbol in enumerate(elements)
-        for turn in range(len(unary))
+        for turn in range(len(queues[symbol]))
     )
     for _, at, turn in turns:
-        yield make(queues[elements[at]][turn], np.array([at]), elements, Stratum.ELEMENT)
+        yield make(of[queues[elements[at]][turn].prototype_id], np.array([at]), Stratum.ELEMENT)
 
 
-def coverage(prototypes: Sequence[Prototype], elements: Sequence[str], seed: int) -> Iterator[Choice]:
+def sample(spaces: Sequence[Decorations], seed: int, chemistry: Filter, only: Candidates) -> Iterator[Choice]:
+    """Give a plain random sample of all candidates, in an order drawn by a hash of what they are."""
+    counts = [only.count(space) for space in spaces]
+    if sum(counts) <= LISTED:
+        yield from _shuffled(spaces, seed, chemistry, only)
+        return
+    ends = np.cumsum(counts)
+    seen: set[int] = set()
+    misses = drawn = 0
+    while misses < TRIES:
+        draw = draws.uniform(seed, "random", np.arange(drawn, drawn + POOL)[:, None])
+        drawn, misses = drawn + POOL, misses + 1
+        for place in (draw * int(ends[-1])).astype(np.int64).tolist():
+            number = int(np.searchsorted(ends, place, side="right"))
+            if place in seen:
+                continue
+            seen.add(place)
+            space = spaces[number]
+            rank = only.ranks(space, np.array([place - int(ends[number]) + counts[number]]))
+            chosen = space.unrank(rank)
+            if _sensible(space, chosen, chemistry)[0]:
+                misses = 0
+                yield make(space, chosen[0], Stratum.CONTROL)
+
+
+def _shuffled(
+    spaces: Sequence[Decorations], seed: int, chemistry: Filter, only: Candidates
+) -> Iterator[Choice]:
+    """Give all candidates, few enough to be listed, sorted by a hash."""
+    found: list[tuple[float, str, int, int]] = []
+    for number, space in enumerate(spaces):
+        ranks = only.ranks(space, np.arange(only.count(space), dtype=np.int64))
+        chosen = space.unrank(ranks)
+        name = space.prototype.prototype_id
+        draw = draws.uniform(seed, f"random/{name}", _numbers(space)[chosen])
+        sensible = _sensible(space, chosen, chemistry)
+        found += [(float(draw[at]), name, number, int(ranks[at])) for at in np.flatnonzero(sensible)]
+    for *_, number, rank in sorted(found):
+        space = spaces[number]
+        yield make(space, space.unrank(np.array([rank], dtype=np.int64))[0], Stratum.CONTROL)
+
+
+def _numbers(space: Decorations) -> np.ndarray:
+    """Atomic numbers (E,) of the pool."""
+    return np.array([NUMBERS[symbol] for symbol in space.elements])
+
+
+def _sensible(space: Decorations, chosen: np.ndarray, chemistry: Filter) -> np.ndarray:
+    """Say (R,) which decorations (R, k), pool indices, the chemistry filter lets pass."""
+    return np.asarray(chemistry.passes(_numbers(space)[chosen], space.prototype.species_counts))
+
+
+def coverage(
+    spaces: Sequence[Decorations], seed: int, chemistry: Filter, only: Candidates
+) -> Iterator[Choice]:
     """Give decorations of several species, as different from those before as possible.
 
     Numbers of species take turns, within each the prototypes take turns, in an order drawn by a hash that
@@ -179,9 +289,9 @@ def coverage(prototypes: Sequence[Prototype], elements: Sequence[str], seed: int
     prototype gives the decoration whose chemical system, composition and elements were used least so far.
     """
     groups: dict[int, list[_Source]] = {}
-    for prototype in prototypes:
-        if 1 < prototype.nspecies <= len(elements):
-            groups.setdefault(prototype.nspecies, []).append(_Source(prototype, len(elements), seed))
+    for space in spaces:
+        if space.prototype.nspecies > 1 and only.count(space):
+            groups.setdefault(space.prototype.nspecies, []).append(_Source(space, seed, chemistry, only))
     for group in groups.values():
         # Coverage should not be dear: a prototype that costs twice as much comes later twice as often.
         group.sort(
@@ -196,7 +306,7 @@ def coverage(prototypes: Sequence[Prototype], elements: Sequence[str], seed: int
             chosen = source.next(used)
             if chosen is not None:
                 groups[nspecies].append(source)
-                yield make(source.prototype, chosen, elements, Stratum.COVERAGE)
+                yield make(source.space, chosen, Stratum.COVERAGE)
             if not groups[nspecies]:
                 del groups[nspecies]
 
@@ -204,15 +314,16 @@ def coverage(prototypes: Sequence[Prototype], elements: Sequence[str], seed: int
 class _Source:
     """The decorations of one prototype in the order in which the coverage wants them."""
 
-    def __init__(self, prototype: Prototype, n_elements: int, seed: int) -> None:
-        self.prototype, self.n_elements, self.seed = prototype, n_elements, seed
-        self.count = int(decorations.count(prototype, n_elements))
+    def __init__(self, space: Decorations, seed: int, chemistry: Filter, only: Candidates) -> None:
+        self.chemistry, self.only = chemistry, only
+        self.space, self.prototype, self.seed = space, space.prototype, seed
+        self.count = only.count(space)
         self.drawn = 0
         self.seen: set[int] = set()
         self.pool: list[tuple[int, ...]] = []
 
     def _draw(self) -> None:
-        """Draw up to `POOL` further ranks, each once."""
+        """Draw up to `POOL` further ranks, each once; those that the chemistry filter drops are not in the pool."""
         label = f"coverage/{self.prototype.prototype_id}"
         if self.count <= POOL:
             values = draws.uniform(self.seed, label, np.arange(self.count)[:, None])
@@ -226,12 +337,15 @@ class _Source:
                 fresh = [rank for rank in dict.fromkeys(ranks.tolist()) if rank not in self.seen]
         self.seen.update(fresh)
         if fresh:
-            chosen = decorations.unrank(self.prototype, np.array(fresh, dtype=np.int64), self.n_elements)
-            self.pool = [tuple(row) for row in np.asarray(chosen).tolist()]
+            chosen = self.space.unrank(self.only.ranks(self.space, np.array(fresh, dtype=np.int64)))
+            sensible = _sensible(self.space, chosen, self.chemistry)
+            self.pool = [tuple(row) for row in chosen[sensible].tolist()]
 
     def next(self, used: Counter[tuple[str, object]]) -> tuple[int, ...] | None:
         """Take the decoration that resembles what is `used` least, and count it there; None when all are taken."""
-        if not self.pool:
+        for _ in range(TRIES):
+            if self.pool or len(self.seen) == self.count:
+                break
             self._draw()
         if not self.pool:
             return None

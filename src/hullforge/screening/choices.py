@@ -18,6 +18,7 @@ PREDICTED = (
     "predicted_e_above_hull",
     "uncertainty",
     "predicted_volume_per_atom",
+    "latent_distance",
 )
 
 

@@ -15,11 +15,16 @@ _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 
 
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """SplitMix64's output function (Steele, Lea, Flood, OOPSLA 2014): a bijection that scatters all bits."""
     x = (x ^ (x >> np.uint64(30))) * _FIRST
     x = (x ^ (x >> np.uint64(27))) * _SECOND
     return x ^ (x >> np.uint64(31))
+
+
+def key(text: str) -> int:
+    """Turn a text into an integer in [0, 2^63) that stands for it among the integers of a draw."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def uniform(seed: int, label: str, integers: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -28,5 +33,5 @@ def uniform(seed: int, label: str, integers: NDArray[np.integer]) -> NDArray[np.
     state = np.full(len(integers), start, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for column in np.asarray(integers).astype(np.uint64).T:
-            state = _mixed((state ^ _mixed(column + _STEP)) + _STEP)
+            state = mixed((state ^ mixed(column + _STEP)) + _STEP)
     return (state >> np.uint64(11)).astype(np.float64) / 2.0**53

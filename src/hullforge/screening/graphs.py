@@ -82,6 +82,15 @@ class Batch:
     species: torch.Tensor  # (G * D, S) atomic numbers of the species, padded with 0
     fractions: torch.Tensor  # (G * D, S) their shares of the sites, padded with 0
 
+    def to(self, device: torch.device | str) -> "Batch":
+        """Give the same batch on `device`."""
+        return Batch(
+            self.graph.to(device),
+            self.numbers.to(device),
+            self.species.to(device),
+            self.fractions.to(device),
+        )
+
 
 def ragged_arange(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Concatenate the ranges [start, start + length): [3, 7], [2, 1] -> [3, 4, 7]."""

@@ -11,26 +11,30 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from hullforge.crystals.shells import NEIGHBOURS, SHELL_TOLERANCE
 from hullforge.errors import ModelError
-from hullforge.screening.graphs import Batch, Graph, GraphTable
+from hullforge.screening.data import Target
+from hullforge.screening.graphs import SHELLS, Batch, Graph, GraphTable
 from hullforge.screening.network import Arguments, Network
 from hullforge.store.atomic import write_bytes
 from hullforge.store.structures import NUMBERS, SYMBOLS
 
 #: Version of the model file and of the network's equations.
-FORMAT = "hullforge-screener-1"
+FORMAT = "hullforge-screener-2"
 #: What an element never seen in training adds to the standard deviation, at least, in eV/atom.
 UNSEEN_ELEMENT = 0.5
 #: Limits of the networks' outputs: log standard deviation (normalised), log volume ratio.
 LOG_STD_LIMITS = (-4.0, 3.0)
 VOLUME_LIMIT = 1.0
+#: How many times a core's block a GPU scores at once.
+GPU_BLOCKS = 64
 
 
 class UnseenElementWarning(UserWarning):
@@ -51,9 +55,28 @@ class Normalisation:
 class Prediction:
     """What the screener says about D crystals, each array (D,)."""
 
-    formation_energy_per_atom: np.ndarray  # eV/atom
+    energy: np.ndarray  # the target, eV/atom
     uncertainty: np.ndarray  # standard deviation, eV/atom
     volume_ratio: np.ndarray  # volume over the estimated volume of the composition
+    latent_distance: (
+        np.ndarray
+    )  # distance to the training set in the networks' latent space, 1 is typical within it
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Points of one member's latent space (M, L) that stand for its training set, and the unit of distance there."""
+
+    points: torch.Tensor
+    unit: float
+
+    def distance(self, latent: torch.Tensor) -> torch.Tensor:
+        """Give the distance (D,) of latent vectors (D, L) to the nearest point, in units."""
+        return torch.cdist(latent, self.points).amin(1) / self.unit
+
+
+#: What a graph is made of; a model that learned on other graphs is refused.
+GRAPHS: dict[str, float] = {"neighbours": NEIGHBOURS, "shells": SHELLS, "shell_tolerance": SHELL_TOLERANCE}
 
 
 @contextmanager
@@ -70,6 +93,14 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def device(name: str) -> torch.device:
+    """Give the device of the configuration; raises `ModelError` when a GPU is asked for and there is none."""
+    has = torch.cuda.is_available()
+    if name == "cuda" and not has:
+        raise ModelError("device: cuda is asked for, but PyTorch sees no GPU; set it to auto or cpu")
+    return torch.device("cuda" if has and name != "cpu" else "cpu")
+
+
 class Screener:
     """An ensemble that predicts in physical units."""
 
@@ -79,15 +110,39 @@ class Screener:
         normalisation: Normalisation,
         seen: Sequence[str],
         temperature: float = 1.0,
+        landmarks: Sequence[Landmarks] = (),
+        target: Target = "formation_energy_per_atom",
     ) -> None:
-        """Put `members`, all of one shape, together; `seen` are the elements of the training set."""
+        """Put `members`, all of one shape, together; `seen` are the elements of the training set.
+
+        `landmarks` has one entry a member; without any, the latent distance is 0.
+        """
         self.members = [member.eval() for member in members]
         self.normalisation = normalisation
         self.seen = sorted(seen, key=NUMBERS.__getitem__)
         self.temperature = temperature
+        self.landmarks = list(landmarks)
+        self.target: Target = target
+        self.device = torch.device("cpu")
         self._unseen = np.ones(len(SYMBOLS))
         self._unseen[[NUMBERS[symbol] for symbol in self.seen]] = 0
         self._unseen[0] = 0
+
+    def move(self, to: torch.device, precision: str = "fp32") -> "Screener":
+        """Put the networks on a device and in a precision; a screener in bf16 is for predictions, not to be saved."""
+        self.device = to
+        for member in self.members:
+            member.to(to)
+            if precision == "bf16":
+                member.to_bf16()
+        self.landmarks = [replace(found, points=found.points.to(to)) for found in self.landmarks]
+        return self
+
+    @property
+    def block(self) -> int:
+        """Decorations that are scored together: what a core's cache holds, or what keeps a GPU busy."""
+        block = self.members[0].arguments.block
+        return block if self.device.type == "cpu" else GPU_BLOCKS * block
 
     def warn_about(self, elements: Sequence[str]) -> list[str]:
         """Warn, loudly, when some of `elements` were never seen in training; give those."""
@@ -112,9 +167,9 @@ class Screener:
         keys = np.concatenate([np.take_along_axis(species, order, axis=1), shares], axis=1)
         unique, inverse = np.unique(keys, axis=0, return_inverse=True)
         width = species.shape[1]
-        elements = torch.from_numpy(unique[:, :width].astype(np.int64))
-        fractions = torch.from_numpy(unique[:, width:].astype(np.float32))
-        back = torch.from_numpy(inverse.reshape(-1))
+        elements = torch.from_numpy(unique[:, :width].astype(np.int64)).to(self.device)
+        fractions = torch.from_numpy(unique[:, width:].astype(np.float32)).to(self.device)
+        back = torch.from_numpy(inverse.reshape(-1)).to(self.device)
         return self._predict(batch, lambda member: member.contexts(elements, fractions).index_select(0, back))
 
     def predict_mixed(self, table: GraphTable, index: np.ndarray, species: np.ndarray) -> Prediction:
@@ -124,23 +179,27 @@ class Screener:
     def _predict(self, batch: Batch, contexts: Callable[[Network], torch.Tensor | None]) -> Prediction:
         """Combine the members: their mean, and their spread and mean own variance times the temperature."""
         scale = self.normalisation
-        means, variances, ratios = [], [], []
-        with torch.inference_mode():
-            for member in self.members:
-                mean, log_std, volume = (x.reshape(-1).double() for x in member(batch, contexts(member)))
-                means.append(mean)
-                variances.append(torch.exp(2 * log_std.clamp(*LOG_STD_LIMITS)))
-                ratios.append(volume * scale.volume_std + scale.volume_mean)
-        energies = torch.stack(means)
-        variance = energies.var(0, unbiased=False) + torch.stack(variances).mean(0)
-        std = variance.sqrt().numpy() * scale.energy_std * self.temperature
         unseen = self._unseen[batch.species.numpy()].sum(axis=1)
+        batch = batch.to(self.device)
+        means, variances, ratios, distances = [], [], [], []
+        with torch.inference_mode():
+            for number, member in enumerate(self.members):
+                out = member(batch, contexts(member))
+                means.append(out.mean.reshape(-1).double())
+                variances.append(torch.exp(2 * out.log_std.reshape(-1).double().clamp(*LOG_STD_LIMITS)))
+                ratios.append(out.volume.reshape(-1).double() * scale.volume_std + scale.volume_mean)
+                if self.landmarks:
+                    distances.append(self.landmarks[number].distance(out.latent.flatten(0, 1)).double())
+            energies = torch.stack(means)
+            variance = energies.var(0, unbiased=False) + torch.stack(variances).mean(0)
+            energy = energies.mean(0).cpu().numpy() * scale.energy_std + scale.energy_mean
+            ratio = torch.exp(torch.stack(ratios).mean(0).clamp(-VOLUME_LIMIT, VOLUME_LIMIT)).cpu().numpy()
+            latent_distance = (
+                torch.stack(distances).mean(0).cpu().numpy() if distances else np.zeros(len(energy))
+            )
+        std = variance.sqrt().cpu().numpy() * scale.energy_std * self.temperature
         penalty = max(UNSEEN_ELEMENT, scale.energy_std)
-        return Prediction(
-            energies.mean(0).numpy() * scale.energy_std + scale.energy_mean,
-            np.sqrt(std**2 + unseen * penalty**2),
-            np.exp(torch.stack(ratios).mean(0).clamp(-VOLUME_LIMIT, VOLUME_LIMIT).numpy()),
-        )
+        return Prediction(energy, np.sqrt(std**2 + unseen * penalty**2), ratio, latent_distance)
 
     def save(self, path: str | Path) -> None:
         """Write the model file, whole or not at all; the same screener gives the same bytes."""
@@ -155,6 +214,9 @@ class Screener:
                 for member in self.members
             ],
             "normalisation": asdict(self.normalisation),
+            "landmarks": [{"points": found.points, "unit": float(found.unit)} for found in self.landmarks],
+            "target": sys.intern(self.target),
+            "graphs": dict(GRAPHS),
             "seen_elements": [sys.intern(symbol) for symbol in self.seen],
             "temperature": float(self.temperature),
         }
@@ -181,6 +243,11 @@ def load(path: str | Path) -> Screener:
         )
     if content.get("element_table") != list(SYMBOLS):
         raise ModelError(f"{path}: the model was trained with another table of elements; train again")
+    if content.get("graphs") != GRAPHS:
+        raise ModelError(
+            f"{path}: the model learned on graphs with {content.get('graphs')}, this hullforge compiles prototypes"
+            f" with {GRAPHS}; train again"
+        )
     try:
         arguments = content["arguments"]
         shape = Arguments(**{**arguments, "readout": tuple(arguments["readout"])})
@@ -196,6 +263,8 @@ def load(path: str | Path) -> Screener:
             Normalisation(**content["normalisation"]),
             content["seen_elements"],
             content["temperature"],
+            [Landmarks(found["points"], found["unit"]) for found in content["landmarks"]],
+            content["target"],
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelError(

@@ -15,13 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hullforge.config import Selection, SelectSettings, Strata
+from hullforge.crystals import decorations
 from hullforge.crystals import prototypes as crystal_prototypes
+from hullforge.crystals.decorations import Decorations
 from hullforge.crystals.prototypes import Prototype
-from hullforge.errors import TableError
+from hullforge.errors import PrototypeError, TableError
 from hullforge.screening import bootstrap, choices
 from hullforge.screening.choices import PREDICTED, Choice
 from hullforge.store import ids, tables
 from hullforge.store.vocabulary import Stratum
+from hullforge.thermo.known import elements_of
 
 #: "May be near the hull": predicted within this of it after one standard deviation is taken off, eV/atom; the
 #: widest distance that the report counts as a hit.
@@ -31,12 +34,19 @@ REFERENCE_TRIES = 2
 
 
 def run(
-    settings: SelectSettings, prototypes: Path, shards: Sequence[Path], earlier: Sequence[Path], out: Path
+    settings: SelectSettings,
+    prototypes: Path,
+    shards: Sequence[Path],
+    earlier: Sequence[Path],
+    out: Path,
+    known_phases: Path | None = None,
+    candidates: Path | None = None,
 ) -> None:
     """Choose a round's candidates and write them to `out`.
 
     Without `shards` the round is a bootstrap. What `earlier` selections hold is never chosen again. A round with
-    fewer candidates than budget takes all that its rules allow. Raises `ConfigError` for a bootstrap that does
+    fewer candidates than budget takes all that its rules allow. The user's table of `known_phases` and that of the
+    `candidates` that may be chosen matter to the bootstrap; shards hold nothing else any more. Raises `ConfigError` for a bootstrap that does
     not fit and `TableError` for tables that are absent, broken, or of other prototypes.
     """
     known = crystal_prototypes.load(prototypes)
@@ -48,7 +58,8 @@ def run(
     if shards:
         chosen = screened(settings, known, tables.concat(shards, "screen"), taken)
     else:
-        chosen = bootstrap.choose(settings, known, taken)
+        references = elements_of(known_phases) if known_phases is not None else set()
+        chosen = bootstrap.choose(settings, known, taken, candidates, references)
     choices.write(Path(out), chosen, settings.round, settings.batches)
 
 
@@ -76,7 +87,9 @@ def screened(
         screen = screen.filter(pc.invert(mask))
     picker = _Picker(screen, known, settings.selection, settings.budget)
     e = screen.column("predicted_e_above_hull").to_numpy().astype(float)  # null becomes NaN
-    std = screen.column("uncertainty").to_numpy()
+    std, latent = (
+        screen.column(name).to_numpy().astype(float) for name in ("uncertainty", "latent_distance")
+    )
     names = screen.column("candidate_id")
     tie = np.empty(len(e), dtype=np.int64)
     tie[pc.sort_indices(names).to_numpy()] = np.arange(len(e))
@@ -90,10 +103,7 @@ def screened(
     orders = {
         Stratum.CONTROL: control[np.lexsort((tie[control], np.array(draw)))],
         Stratum.EXPLOIT: placed[np.lexsort((tie[placed], e[placed]))],
-        # What may be near the hull comes before what may not, which only fills up.
-        Stratum.EXPLORE: placed[
-            np.lexsort((tie[placed], -std[placed], e[placed] - std[placed] > EXPLORE_WINDOW))
-        ],
+        Stratum.EXPLORE: explore_order(e, std, latent, tie),
     }
     picker.take(
         _references(screen, np.flatnonzero(np.isnan(e)), picker.prototypes), settings.budget, Stratum.ELEMENT
@@ -102,7 +112,43 @@ def screened(
         picker.take(orders[stratum], number, stratum)
     for stratum in (Stratum.EXPLOIT, Stratum.EXPLORE, Stratum.CONTROL):
         picker.take(orders[stratum], picker.left, stratum)
-    return picker.choices()
+    chosen = picker.choices()
+    _check_ranks(chosen, decorations.spaces(known, settings.elements, settings.site_groups))
+    return chosen
+
+
+def explore_order(e: np.ndarray, std: np.ndarray, latent: np.ndarray, tie: np.ndarray) -> np.ndarray:
+    """Order candidates (N,) by what would be learned from them; gives their numbers, those with an `e` of NaN left out.
+
+    What may be near the hull comes before what may not, which only fills up. Of either, the one on which the
+    ensemble disagrees most and the one that lies furthest from the training set in latent space take turns:
+    members that were trained alike can agree on what none of them has ever seen.
+    """
+    placed = np.flatnonzero(np.isfinite(e))
+    far = e[placed] - std[placed] > EXPLORE_WINDOW
+    turn = np.empty((2, len(placed)))
+    for which, value in enumerate((std, latent)):
+        order = np.lexsort((tie[placed], -value[placed], far))
+        turn[which, order] = 2 * np.arange(len(placed)) + which
+    return placed[np.lexsort((turn.min(axis=0), far))]
+
+
+def _check_ranks(chosen: Sequence[Choice], spaces: Sequence[Decorations]) -> None:
+    """Refuse candidates of shards that were cut from other decorations than those of the configuration."""
+    of = {space.prototype.prototype_id: space for space in spaces}
+    for choice in chosen:
+        space = of[choice.prototype.prototype_id]
+        try:
+            rank = int(space.rank(np.array([[space.elements.index(symbol) for symbol in choice.species]]))[0])
+        except (ValueError, PrototypeError):
+            rank = -1
+        if rank != choice.rank:
+            raise TableError(
+                f"the screened candidate {choice.candidate_id} ({', '.join(choice.species)} on"
+                f" {choice.prototype.name}) has rank {choice.rank} in its shard and"
+                f" {'none' if rank < 0 else rank} here: the shards are of another pool of elements or of other"
+                " prototypes.site_groups; delete them, they are made again"
+            )
 
 
 def _references(screen: pa.Table, rows: np.ndarray, known: dict[str, Prototype]) -> list[int]:
@@ -145,13 +191,13 @@ class _Picker:
             composition = choices.formula(prototype, species)
             full = (
                 self.per_composition[composition] >= self.selection.max_per_composition
-                or self.per_prototype[prototype.prototype_id] >= self.selection.max_per_prototype
+                or self.per_prototype[prototype.protostructure] >= self.selection.max_per_prototype
             )
             if full and stratum is not Stratum.CONTROL:
                 continue
             self.stratum[row] = stratum
             self.per_composition[composition] += 1
-            self.per_prototype[prototype.prototype_id] += 1
+            self.per_prototype[prototype.protostructure] += 1
             number -= 1
             self.left -= 1
 

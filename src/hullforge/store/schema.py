@@ -107,6 +107,7 @@ PREDICTION = (
     C("predicted_e_above_hull", F64, "prediction against the hull of the round before; negative: below it", "eV/atom", PREDICTION_NULL),
     C("uncertainty", F64, "standard deviation of the prediction (spread of the ensemble and its own noise)", "eV/atom", PREDICTION_NULL),
     C("predicted_volume_per_atom", F64, "mean of the screener's ensemble", "angstrom^3/atom", PREDICTION_NULL),
+    C("latent_distance", F64, "distance to the training set in the screener's latent space; 1: as far as its records lie apart", "", PREDICTION_NULL),
 )  # fmt: skip
 
 TABLES: dict[str, Table] = {
@@ -138,6 +139,16 @@ TABLES: dict[str, Table] = {
                 C("edge_shell", many(I16), "shell of the neighbour, from 0 (nearest)"),
                 C("edge_weight", many(F64), "number of such neighbours; the shell cut at 24 neighbours counts in part"),
                 C("automorphisms", many(many(I8)), "species permutations that leave label and shell graph unchanged, identity included, sorted"),
+            ),
+        ),
+        Table(
+            "rejects",
+            "structures that could not become prototypes",
+            ("source", "name", "reason"),
+            (
+                C("source", STR, "where it comes from: aflow, the file's name, or the calculation of an earlier round"),
+                C("name", STR, "name of the structure: mineral, file name, name or id in a table"),
+                C("reason", STR, "why it can't be a prototype"),
             ),
         ),
         Table(
@@ -207,7 +218,7 @@ TABLES: dict[str, Table] = {
                 C("source", STR, "where the calculation comes from: the campaign's name"),
                 FUNCTIONAL,
                 THEORY_ID,
-                C("run_type", STR, "GGA, GGA+U, metaGGA or classical"),
+                C("run_type", STR, "GGA, GGA+U, metaGGA, classical or replay"),
                 C("hubbards", pa.map_(STR, F64), "Hubbard U by element; empty: none", "eV"),
                 C("software", STR, "engine"),
                 C("software_version", STR, "version of the engine"),
@@ -316,15 +327,50 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "elemental_references",
-            "the lowest elemental calculation of each element, per theory",
+            "the lowest elemental calculation or known phase of each element, per theory",
             ("functional", "element"),
             (
                 C("element", STR, "chemical symbol"),
                 FUNCTIONAL,
                 THEORY_ID,
-                C("calculation_id", STR, "the calculation"),
-                C("structure_id", STR, "its final geometry"),
+                C("calculation_id", STR, "the calculation, or the phase_id of a known phase"),
+                C("structure_id", STR, "its final geometry; empty for a known phase"),
                 C("energy_per_atom", F64, "its energy", "eV/atom"),
+            ),
+        ),
+        Table(
+            "known_phases",
+            "phases known before the campaign, relative to the hull of one functional; none of them was computed",
+            ("nelements", "chemsys", "chemical_formula_reduced", "phase_id"),
+            (
+                C("phase_id", STR, "known: and the id in the user's table; decompositions name it as a calculation_id"),
+                FUNCTIONAL,
+                C("hull_version", I16, "round after which the hull was made"),
+                C("elements", many(STR), "elements present, alphabetical"),
+                C("nelements", I8, "number of elements"),
+                C("chemsys", STR, "elements joined by '-', alphabetical"),
+                C("chemical_formula_reduced", STR, "reduced formula, elements alphabetical, as in OPTIMADE"),
+                C("energy_per_atom", F64, "energy on the scale of the campaign's calculations", "eV/atom"),
+                C("formation_energy_per_atom", F64, "against the lowest phase of each element, known or computed", "eV/atom", "an elemental reference is missing"),
+                C("e_above_hull", F64, "distance to the convex hull", "eV/atom", "an elemental reference is missing"),
+                C("is_on_hull", BOOL, "e_above_hull <= 1e-8 eV/atom"),
+            ),
+        ),
+        Table(
+            "replay",
+            "known results that the engine replay answers from; the table of candidates of such a campaign, too",
+            ("candidate_id",),
+            (
+                CANDIDATE_ID,
+                PROTOTYPE_ID,
+                SPECIES,
+                FUNCTIONAL,
+                *GEOMETRY,
+                *DERIVED,
+                C("energy_per_atom", F64, "energy; of formation where the source gives no total energies", "eV/atom"),
+                C("e_above_known", F64, "distance to the hull of the known phases alone; negative: below it", "eV/atom", "no phases are known beforehand"),
+                C("site_distance", F64, "root mean square distance of the atoms from the prototype's sites, over the cube root of the volume per atom", "", "the source names the candidate itself"),
+                C("source", STR, "file that the row comes from, and the row's name in it"),
             ),
         ),
         Table(

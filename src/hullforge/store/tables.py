@@ -142,6 +142,16 @@ def read_rows(path: str | Path, name: str, columns: Sequence[str] | None = None)
     return rows
 
 
+def prototypes_of(round_folder: Path) -> Path:
+    """Give the table of prototypes that a round used: its own where it harvested, else that of the round before.
+
+    The first round's is the campaign's.
+    """
+    campaign, number = round_folder.parent, int(round_folder.name.removeprefix("round-"))
+    own = (campaign / f"round-{earlier:03d}" / "prototypes.parquet" for earlier in range(number, 0, -1))
+    return next((path for path in own if path.is_file()), campaign / "prototypes.parquet")
+
+
 def concat(paths: Iterable[str | Path], name: str) -> pa.Table:
     """Read several files of one table into one, sorted."""
     tables = [read(path, name) for path in paths]

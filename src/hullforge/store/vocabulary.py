@@ -65,6 +65,7 @@ class FailureReason(Described):
     NOT_A_NUMBER = "not_a_number", "an energy, force or stress was NaN or infinite"
     MISSING_DATASET = "missing_dataset", "the engine has no PAW data set or parameters for an element"
     BAD_OUTPUT = "bad_output", "the engine reported success, but its output is incomplete or inconsistent"
+    NOT_IN_TABLE = "not_in_table", "the table of known results that is replayed has no row for the candidate"
     ENGINE_ERROR = "engine_error", "the engine raised an error that no handler knows"
 
 

@@ -1,13 +1,15 @@
 """From energies of one functional to its convex hull: the stage `hull` of a round.
 
 Comes in: the `calculations` tables of rounds 0 to r. Goes out: the tables `hull` (formation energy, distance,
-decomposition and chemical potentials of each calculation) and `elemental_references` (the energies that formation
-energies are taken against). Rows whose recovery touched the energy (`protocol_drift`) are left out; energies of
+decomposition and chemical potentials of each calculation), `elemental_references` (the energies that formation
+energies are taken against) and, where phases are known beforehand, `known_phases`. Known phases are on the hull like
+calculations and may be references; they are rows of their own table, not of `hull`. Rows whose recovery touched the energy (`protocol_drift`) are left out; energies of
 two theories are never placed together. Corrects no energies: `correction_scheme` is 'none'.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +21,9 @@ import pyarrow.compute as pc
 from hullforge.errors import TableError
 from hullforge.store import tables
 from hullforge.store.vocabulary import HullStatus
+from hullforge.thermo import known as known_phases
 from hullforge.thermo.hull import ConvexHull
+from hullforge.thermo.known import Phase
 from hullforge.thermo.simplex import Floats
 
 Row = dict[str, Any]
@@ -31,27 +35,58 @@ COPIED = (
 )  # fmt: skip
 
 
-def run(functional: str, round_: int, calculations: list[Path], out: Path, references: Path) -> None:
+def run(
+    functional: str,
+    round_: int,
+    calculations: list[Path],
+    out: Path,
+    references: Path,
+    known: Path | None = None,
+    engine: str = "",
+) -> None:
     """Place all calculations of `functional` and write the tables `hull` to `out` and its references.
 
-    Raises `TableError` when the calculations are of more than one theory, an id repeats, or an energy isn't finite.
+    `known` is the user's table of known phases for a campaign with `engine`; they are placed too, and written
+    beside `out` as `known_beside` says. Raises `TableError` when the calculations are of more than one theory, an
+    id repeats, or an energy isn't finite, and `ConfigError` for a table of known phases that can't be used.
     """
     rows = [row for path in calculations for row in _undrifted(path, functional)]
-    hull_rows, reference_rows = placed(rows, round_)
-    tables.write(references, "elemental_references", reference_rows)
-    tables.write(out, "hull", hull_rows)
+    phases = known_phases.load(known, engine) if known is not None else []
+    placement = placed(rows, round_, phases, functional)
+    tables.write(references, "elemental_references", placement.references)
+    if known is not None:
+        tables.write(known_beside(out), "known_phases", placement.known)
+    tables.write(out, "hull", placement.hull)
 
 
-def placed(rows: Sequence[Mapping[str, Any]], round_: int) -> tuple[list[Row], list[Row]]:
-    """Give the rows of `hull` and of `elemental_references` for calculations of one functional.
+def known_beside(hull: Path) -> Path:
+    """Where the table `known_phases` of a `hull` table lies, if there are known phases."""
+    return hull.with_name(f"{hull.stem}-known.parquet")
 
-    `rows` need the columns `COPIED`; energies are in eV/atom.
+
+@dataclass(frozen=True)
+class Placed:
+    """Rows of the tables `hull`, `elemental_references` and `known_phases`."""
+
+    hull: list[Row]
+    references: list[Row]
+    known: list[Row]
+
+
+def placed(
+    rows: Sequence[Mapping[str, Any]], round_: int, known: Sequence[Phase] = (), functional: str = ""
+) -> Placed:
+    """Place calculations of one functional, and known phases, on their common hull.
+
+    `rows` need the columns `COPIED`; energies are in eV/atom. `functional` labels references that are known phases.
     """
     rows = sorted(rows, key=lambda row: row["calculation_id"])
     _check(rows)
-    references = elemental_references(rows)
+    theory = rows[0]["theory_id"] if rows else ""
+    phases = [_as_row(phase, functional, theory) for phase in sorted(known, key=lambda phase: phase.phase_id)]
+    references = elemental_references([*rows, *phases])
     elements = tuple(sorted(references))
-    complete = [row for row in rows if all(element in references for element in row["elements"])]
+    complete = [row for row in [*rows, *phases] if all(element in references for element in row["elements"])]
     fractions = atomic_fractions([row["chemical_formula_reduced"] for row in complete], elements)
     reference_energies = np.array([references[element]["energy_per_atom"] for element in elements])
     energies = np.array([row["energy_per_atom"] for row in complete], dtype=float)
@@ -93,7 +128,45 @@ def placed(rows: Sequence[Mapping[str, Any]], round_: int) -> tuple[list[Row], l
                 ],
             }
         hull_rows.append(out)
-    return hull_rows, [references[element] for element in elements]
+    known_rows = []
+    for row in phases:
+        i = number.get(row["calculation_id"])
+        known_rows.append(
+            {column: row[column] for column in _KNOWN_COPIED}
+            | {
+                "phase_id": row["calculation_id"],
+                "hull_version": round_,
+                "formation_energy_per_atom": None if i is None else float(formation[i]),
+                "e_above_hull": None if i is None else float(placement.e_above_hull[i]),
+                "is_on_hull": i is not None and bool(placement.is_on_hull[i]),
+            }
+        )
+    return Placed(hull_rows, [references[element] for element in elements], known_rows)
+
+
+_KNOWN_COPIED = (
+    "functional",
+    "elements",
+    "nelements",
+    "chemsys",
+    "chemical_formula_reduced",
+    "energy_per_atom",
+)
+
+
+def _as_row(phase: Phase, functional: str, theory: str) -> Row:
+    """Give a known phase the columns that placing and references need; it has no structure."""
+    return {
+        "calculation_id": phase.phase_id,
+        "structure_id": "",
+        "functional": functional,
+        "theory_id": theory,
+        "elements": list(phase.elements),
+        "nelements": len(phase.elements),
+        "chemsys": "-".join(phase.elements),
+        "chemical_formula_reduced": phase.formula,
+        "energy_per_atom": phase.energy_per_atom,
+    }
 
 
 def elemental_references(rows: Iterable[Mapping[str, Any]]) -> dict[str, Row]:
@@ -110,8 +183,8 @@ def elemental_references(rows: Iterable[Mapping[str, Any]]) -> dict[str, Row]:
     }
 
 
-def load_hull(path: Path, elements: Sequence[str] | None = None) -> ConvexHull:
-    """Make the hull of a `hull` table again, to query it.
+def load_hull(path: Path, elements: Sequence[str] | None = None, known: Path | None = None) -> ConvexHull:
+    """Make the hull of a `hull` table again, to query it; `known` is its table `known_phases`, where it has one.
 
     Only its stable entries are loaded, which decide alone. `elements` is the order of the columns of fractions,
     by default the elements of the table, alphabetical; elements that the table lacks have no reference, so that
@@ -125,6 +198,10 @@ def load_hull(path: Path, elements: Sequence[str] | None = None) -> ConvexHull:
         "is_on_hull",
     ]
     rows = tables.read_rows(path, "hull", columns)
+    if known is not None:
+        columns[0] = "phase_id"
+        phases = tables.read_rows(known, "known_phases", columns)
+        rows += [row | {"calculation_id": row["phase_id"]} for row in phases]
     if elements is None:
         elements = sorted({element for row in rows for element in row["elements"]})
     else:

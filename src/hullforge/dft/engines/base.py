@@ -51,6 +51,9 @@ class Engine(Protocol):
     ) -> dict[str, Any]:
         """First settings that don't, for `StepInput.numerics`."""
 
+    def known(self, candidate_id: str, config: EngineConfig) -> dict[str, Any]:
+        """Give what is known of a candidate before anything runs, for `StepInput.physics`; nothing for most engines."""
+
     def ladder(self, code: str) -> list[dict[str, Any]]:
         """Give the changes of `numerics` to try one after the other when an attempt ends with `code`."""
 
@@ -60,7 +63,7 @@ class Engine(Protocol):
 
 def get(name: str) -> Engine:
     """Give the engine called `name`; raises `EngineError` when there is none."""
-    factories: Mapping[str, Callable[[], Engine]] = {"gpaw": _gpaw, "emt": _emt}
+    factories: Mapping[str, Callable[[], Engine]] = {"gpaw": _gpaw, "emt": _emt, "replay": _replay}
     if name not in factories:
         raise EngineError(f"engine '{name}' is unknown; known are {', '.join(factories)}")
     return factories[name]()
@@ -70,6 +73,12 @@ def _gpaw() -> Engine:
     from hullforge.dft.engines.gpaw import GpawEngine
 
     return GpawEngine()
+
+
+def _replay() -> Engine:
+    from hullforge.dft.engines.replay import ReplayEngine
+
+    return ReplayEngine()
 
 
 def _emt() -> Engine:

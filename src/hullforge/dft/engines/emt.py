@@ -123,6 +123,10 @@ class EmtEngine:
         """Give settings that mean nothing to EMT but let ladders be climbed."""
         return {"mixer": "default", "damping": 1.0}
 
+    def known(self, candidate_id: str, config: "EngineConfig") -> dict[str, Any]:
+        """Nothing: this engine computes."""
+        return {}
+
     def ladder(self, code: str) -> list[dict[str, Any]]:
         """Stand-ins for what a DFT engine would try."""
         rungs: dict[str, list[dict[str, Any]]] = {

@@ -166,6 +166,10 @@ class GpawEngine:
             "damping": 1.0,
         }
 
+    def known(self, candidate_id: str, config: "EngineConfig") -> dict[str, Any]:  # noqa: ARG002
+        """Nothing: this engine computes."""
+        return {}
+
     def ladder(self, code: str) -> list[dict[str, Any]]:
         """Give the changes of `numerics` to try after `code`, each complete in itself, mildest first."""
         small_steps = {**PULAY_MIXER, "beta": 0.05, "nmaxold": 5, "weight": 50}

@@ -1,0 +1,119 @@
+"""Phases that are known before a campaign begins: on the hull from the start, and never computed.
+
+Comes in: the user's table, CSV or Parquet, with the columns `id`, `formula` and an energy in eV/atom: either
+`energy_per_atom`, total energies of the campaign's own theory, or `formation_energy_per_atom`, which only a
+campaign whose calculations are formation energies themselves can use (the engine replay). Elements have rows of
+their own; an element's lowest phase, known or computed, is its reference. Goes out: a `Phase` a row, sorted by id.
+"""
+
+import csv
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hullforge.errors import ConfigError
+from hullforge.store.structures import NUMBERS, composition_columns
+
+#: What ids of known phases begin with in the tables of a campaign; no calculation's does.
+PREFIX = "known:"
+TOTAL, FORMATION = "energy_per_atom", "formation_energy_per_atom"
+#: An element's formation energy further from zero than this is a mistake, eV/atom.
+ZERO = 1e-8
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A known phase: its id in the campaign's tables, composition columns, energy in eV/atom."""
+
+    phase_id: str
+    elements: tuple[str, ...]
+    formula: str
+    energy_per_atom: float
+
+
+def load(path: Path, engine: str) -> list[Phase]:
+    """Read the user's table for a campaign with this engine.
+
+    Raises `ConfigError` naming the file, the column or row, what was found and what is allowed.
+    """
+    names, rows = _rows(path)
+    given = [name for name in (TOTAL, FORMATION) if name in names]
+    missing = [name for name in ("id", "formula") if name not in names]
+    if missing or len(given) != 1:
+        raise ConfigError(
+            f"hull.known_phases: {path} has the columns {', '.join(names)}; needed are id, formula and one of"
+            f" {TOTAL} and {FORMATION}"
+        )
+    if given[0] == FORMATION and engine != "replay":
+        raise ConfigError(
+            f"hull.known_phases: {path} gives {FORMATION}, which can't be compared with total energies of the engine"
+            f" {engine}; give {TOTAL} of the campaign's own theory, the elements among them"
+        )
+    phases: dict[str, Phase] = {}
+    for number, row in enumerate(rows, start=1):
+        phase = _phase(row, given[0], f"hull.known_phases: {path}, row {number}")
+        if phase.phase_id in phases:
+            raise ConfigError(f"hull.known_phases: {path}, row {number}: the id {row['id']} repeats")
+        phases[phase.phase_id] = phase
+    if not phases:
+        raise ConfigError(f"hull.known_phases: {path} has no rows")
+    return [phases[name] for name in sorted(phases)]
+
+
+def elements_of(path: Path) -> set[str]:
+    """Give the elements that a table of known phases has a reference for; errors as in `load`."""
+    return {phase.elements[0] for phase in load(path, "replay") if len(phase.elements) == 1}
+
+
+def _phase(row: dict[str, Any], column: str, where: str) -> Phase:
+    try:
+        energy = float(row[column])
+    except (TypeError, ValueError):
+        energy = math.nan
+    if not math.isfinite(energy):
+        raise ConfigError(f"{where}: {column} is {row[column]!r}; a number in eV/atom is needed")
+    if not row["id"]:
+        raise ConfigError(f"{where}: the id is empty")
+    columns = composition_columns(_numbers(str(row["formula"]), where))
+    if column == FORMATION and columns["nelements"] == 1 and abs(energy) > ZERO:
+        raise ConfigError(
+            f"{where}: the element {row['formula']} has a formation energy of {energy:g} eV/atom; elements have 0"
+        )
+    return Phase(
+        PREFIX + str(row["id"]), tuple(columns["elements"]), columns["chemical_formula_reduced"], energy
+    )
+
+
+def _numbers(formula: str, where: str) -> list[int]:
+    """Give the atomic numbers of a formula such as Ca2Nb2O7."""
+    parts = re.findall(r"([A-Z][a-z]?)(\d*)", formula)
+    if (
+        not parts
+        or "".join(s + n for s, n in parts) != formula
+        or any(NUMBERS.get(s, 0) == 0 for s, _ in parts)
+    ):
+        raise ConfigError(f"{where}: {formula!r} is not a formula such as Ca2Nb2O7")
+    if any(n and int(n) == 0 for _, n in parts):
+        raise ConfigError(f"{where}: {formula!r} holds none of an element that it names")
+    return [NUMBERS[symbol] for symbol, count in parts for _ in range(int(count or 1))]
+
+
+def _rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Read columns and rows of a CSV or Parquet file."""
+    if not path.is_file():
+        raise ConfigError(f"hull.known_phases: {path}: no such file")
+    if path.suffix.lower() == ".csv":
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            return list(reader.fieldnames or []), list(reader)
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"hull.known_phases: {path} is neither a .csv nor a whole Parquet file: {error}"
+        ) from None
+    return table.column_names, table.to_pylist()
