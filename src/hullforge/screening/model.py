@@ -5,6 +5,7 @@ A model file holds the arguments that rebuild the networks beside their weights 
 `weights_only`; a file that is cut short, of another format or of another table of elements is refused.
 """
 
+import ctypes
 import io
 import pickle
 import sys
@@ -33,6 +34,8 @@ UNSEEN_ELEMENT = 0.5
 #: Limits of the networks' outputs: log standard deviation (normalised), log volume ratio.
 LOG_STD_LIMITS = (-4.0, 3.0)
 VOLUME_LIMIT = 1.0
+#: Numbers of glibc's settings, from malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 #: How many times a core's block a GPU scores at once.
 GPU_BLOCKS = 64
 
@@ -87,6 +90,7 @@ def threads(number: int) -> Iterator[None]:
     """
     before = torch.get_num_threads()
     torch.set_num_threads(number)
+    _keep_freed_memory()
     try:
         yield
     finally:
@@ -99,6 +103,20 @@ def device(name: str) -> torch.device:
     if name == "cuda" and not has:
         raise ModelError("device: cuda is asked for, but PyTorch sees no GPU; set it to auto or cpu")
     return torch.device("cuda" if has and name != "cpu" else "cpu")
+
+
+def _keep_freed_memory() -> None:
+    """Ask the C library to keep the memory of freed arrays for the next ones, where it is glibc.
+
+    It would hand each large array back to the system, which clears every page of the next one: a fourth of the
+    time of scoring on a CPU. What is kept never exceeds what was in use at once.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+        mallopt(parameter, 2**31 - 1)
 
 
 class Screener:

@@ -132,23 +132,31 @@ class Attention(nn.Module):
         return self.score.numel()
 
     def forward(
-        self, entries: Callable[[slice], Tensor], decorations: int, weight: Tensor, index: Tensor, size: int
+        self,
+        entries: Callable[[slice, Tensor | None], Tensor],
+        decorations: int,
+        weight: Tensor,
+        index: Tensor,
+        size: int,
     ) -> Tensor:
         """Give the messages (size, D, F) of the groups; an empty group gives the bias of `out`.
 
-        `entries` gives a slice of the n entries (n, D, inputs), which may be overwritten; `weight` (n, D) or
+        `entries` gives a slice of the n entries (n, D, inputs), which may be overwritten, and may use the memory
+        that it is offered: fresh memory for each of many large sums costs more than the sum; `weight` (n, D) or
         (n, 1): how much each counts, which is the log added to its logits, and 0 removes it; `index` (n,): the
         group of each.
         """
         heads, hidden = self.score.shape
         total = weight.new_zeros(size, decorations, heads)
         value = weight.new_zeros(size, decorations, heads, hidden)
-        step = len(index)
+        step, memory = len(index), None
         if not torch.is_grad_enabled() and index.device.type == "cpu":
             step = max(1, CACHE // (decorations * self.inputs))
+            if step == 1:
+                memory = weight.new_empty(1, decorations, self.inputs)
         for first in range(0, len(index), step):
             part = slice(first, first + step)
-            z = entries(part)
+            z = entries(part, memory)
             z = leaky_relu(z) if torch.is_grad_enabled() else leaky_relu_(z)
             z = z.view(-1, decorations, heads, hidden)
             logits = torch.einsum("ndhk,hk->ndh", z, self.score)
@@ -188,8 +196,8 @@ class CrystalLayer(nn.Module):
         """Update classes `x` (C, D, F), with `x0` their start, and `shells` (SHELLS, shell_width)."""
         centre, neighbour, shell = self.centre(x), self.neighbour(x), self.shell(shells)
 
-        def edges(part: slice) -> Tensor:
-            z = rows(centre, graph.source, part) + rows(neighbour, graph.target, part)
+        def edges(part: slice, memory: Tensor | None) -> Tensor:
+            z = torch.add(rows(centre, graph.source, part), rows(neighbour, graph.target, part), out=memory)
             return z.add_(rows(shell, graph.shell, part)[:, None])
 
         gathered = self.attention(edges, x.shape[1], graph.weight[:, None], graph.source, x.shape[0])
@@ -213,8 +221,8 @@ class CompositionLayer(nn.Module):
         second = torch.arange(species, device=h.device).repeat(species)
         centre, other = self.centre(h), self.other(h)
 
-        def pairs(part: slice) -> Tensor:
-            return rows(centre, first, part) + rows(other, second, part)
+        def pairs(part: slice, memory: Tensor | None) -> Tensor:
+            return torch.add(rows(centre, first, part), rows(other, second, part), out=memory)
 
         return h + self.attention(pairs, h.shape[1], fractions.index_select(0, second), first, species)
 
@@ -237,7 +245,7 @@ class Composition(nn.Module):
         for layer in self.layers:
             h = layer(h, shares)
         one = torch.zeros(h.shape[0], dtype=torch.long, device=h.device)
-        return self.pool(lambda part: self.pool_input(h[part]), h.shape[1], shares, one, 1)[0]
+        return self.pool(lambda part, _: self.pool_input(h[part]), h.shape[1], shares, one, 1)[0]
 
 
 class Readout(nn.Module):
@@ -312,8 +320,8 @@ class Network(nn.Module):
         context = contexts.view(graph.size, decorations, -1)
         classes, contextual = self.pool_class(x), self.pool_context(context)
 
-        def sites(part: slice) -> Tensor:
-            return classes[part] + rows(contextual, graph.member, part)
+        def sites(part: slice, memory: Tensor | None) -> Tensor:
+            return torch.add(classes[part], rows(contextual, graph.member, part), out=memory)
 
         crystal = self.pool(sites, decorations, graph.multiplicity[:, None], graph.member, graph.size)
         latent = self.readout(torch.cat([crystal, context], dim=-1))

@@ -1,0 +1,1 @@
+"""Benchmarks of hullforge against bounds and named peers: `python -m benchmarks --list`."""
