@@ -1,6 +1,7 @@
 """The screener: an ensemble of networks with its units, its calibration and its file.
 
-Comes in: decorations of prototypes. Goes out: formation energies, uncertainties and volumes in eV and angstrom.
+Comes in: decorations of prototypes. Goes out: the target's energies and uncertainties in eV/atom, volume ratios,
+and distances to the training set.
 A model file holds the arguments that rebuild the networks beside their weights and is loaded with
 `weights_only`; a file that is cut short, of another format or of another table of elements is refused.
 """
@@ -61,9 +62,7 @@ class Prediction:
     energy: np.ndarray  # the target, eV/atom
     uncertainty: np.ndarray  # standard deviation, eV/atom
     volume_ratio: np.ndarray  # volume over the estimated volume of the composition
-    latent_distance: (
-        np.ndarray
-    )  # distance to the training set in the networks' latent space, 1 is typical within it
+    latent_distance: np.ndarray  # to the training set, in the networks' latent space; 1 is typical within it
 
 
 @dataclass(frozen=True)

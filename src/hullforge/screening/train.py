@@ -257,8 +257,9 @@ class _Run:
             for array in (records.prototype, records.species, records.target, records.log_volume_ratio):
                 digest.update(np.ascontiguousarray(array).tobytes())
         if start is not None:
-            for value in start.members[0].state_dict().values():
-                digest.update(value.cpu().numpy().tobytes())
+            for member in start.members:
+                for value in member.state_dict().values():
+                    digest.update(value.cpu().numpy().tobytes())
         self._key, self.checkpoint = digest.hexdigest(), checkpoint
         self._saved = time.monotonic()
         if checkpoint is None or not Path(checkpoint).is_file():
