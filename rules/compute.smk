@@ -57,7 +57,7 @@ rule first_hull:
             given(known=input.known, engine=CAMPAIGN.engine.name) if KNOWN else []
         ),
     shell:
-        "hullforge hull --functional {params.functional:q} --round {wildcards.round} --references {output.references:q}"
+        "hullforge place --functional {params.functional:q} --round {wildcards.round} --references {output.references:q}"
         " --calculations {input.calculations:q} {params.known:q} --out {output.hull:q} --log {log:q}"
 
 
@@ -122,5 +122,5 @@ rule hull:
     conda:
         "../envs/hullforge.yaml"
     shell:
-        "hullforge hull --functional {wildcards.functional:q} --round {wildcards.round}"
+        "hullforge place --functional {wildcards.functional:q} --round {wildcards.round}"
         " --references {output.references:q} --calculations {input.calculations:q} --out {output.hull:q} --log {log:q}"

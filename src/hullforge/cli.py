@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hullforge import __version__
+from hullforge import __version__, cli_import
 from hullforge.errors import HullforgeError
 
 Command = Callable[[argparse.Namespace], int | None]
@@ -107,7 +107,7 @@ def _collect(a: argparse.Namespace) -> None:
     collect.run(a.batches, frames=frames, **names)
 
 
-def _hull(a: argparse.Namespace) -> None:
+def _place(a: argparse.Namespace) -> None:
     from hullforge.thermo import place
 
     place.run(a.functional, a.round, a.calculations, a.out, a.references, a.known, a.engine)
@@ -297,6 +297,7 @@ def _parser() -> argparse.ArgumentParser:
         "--formation", action="store_true", help="energies are formation energies; writes known.csv, too"
     )
     sub.add_argument("--out", type=Path, required=True, help="folder of the tables")
+    cli_import.add(commands)
 
     sub = stage("prototypes", _prototypes, "stage: compile the prototypes")
     sub.add_argument("--rejects", type=Path, required=True, help="table of what could not become a prototype")
@@ -356,7 +357,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help="folder of the round")
 
     sub = stage(
-        "hull", _hull, "stage: place all calculations of a functional on their convex hull", settings=False
+        "place", _place, "stage: place all calculations of a functional on their convex hull", settings=False
     )
     sub.add_argument("--functional", required=True)
     sub.add_argument("--round", type=int, required=True)
