@@ -99,6 +99,7 @@ def calculation_row(candidate: tuple, functional: str, theory_id: str) -> dict:
         "steps": ["relax1"],
         "energy": energy,
         "energy_per_atom": energy / len(atoms),
+        "free_energy": energy - 0.001,
         "forces": forces,
         "stress": stress,
         "max_force": float(np.linalg.norm(forces, axis=1).max()),
@@ -121,8 +122,10 @@ def frame_rows(row: dict) -> list[dict]:
     common = {key: row[key] for key in shared} | {"protocol_step": "relax1"}
     return [
         {**common, "frame_id": f"{row['calculation_id']}-0", "step": 0, "energy": row["energy"] + 0.1 / 3,
+         "free_energy": None, "electronic_converged": None,
          "forces": None, "stress": None, "magmoms": [0.1] * len(row["numbers"])},
         {**common, "frame_id": f"{row['calculation_id']}-1", "step": 1, "energy": row["energy"],
+         "free_energy": row["free_energy"], "electronic_converged": False,
          "forces": row["forces"], "stress": row["stress"], "magmoms": None},
     ]  # fmt: skip
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.lj import LennardJones
 
 from hullforge.dft.engines import ase_driver, emt
 from hullforge.dft.step import (
@@ -66,6 +67,22 @@ def test_a_relaxation_ends_within_its_limits(make, tmp_path):
     assert result.status == "ok", result.message
     assert ase_driver.max_force(result.final) <= 0.005
     assert np.abs(result.final.stress).max() <= 0.0005
+
+
+class Smeared(LennardJones):
+    """A calculator whose energy extrapolated to zero smearing is not the one its forces belong to."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        self.results["energy"] = self.results["free_energy"] + 0.25
+
+
+def test_a_frame_keeps_both_energies_apart():
+    atoms = copper(3.7)
+    atoms.calc = Smeared()
+    frame = ase_driver.compute(atoms, step_of(atoms))
+    assert frame.free_energy == pytest.approx(frame.energy - 0.25)
+    assert frame.electronic_converged is True
 
 
 def test_limits_are_on_force_and_stress_not_on_mixed_coordinates(tmp_path):

@@ -34,6 +34,8 @@ def test_ase_reads_back_every_number(frames, tmp_path):
         assert atoms.info["frame_id"] == row["frame_id"]
         assert atoms.info["calculation_id"] == row["calculation_id"]
         assert atoms.info["step"] == row["step"]
+        assert atoms.calc.results.get("free_energy") == row["free_energy"]
+        assert atoms.info.get("electronic_converged") == row["electronic_converged"]
         if row["forces"] is None:
             assert "forces" not in atoms.calc.results
             assert "stress" not in atoms.calc.results

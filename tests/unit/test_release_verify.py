@@ -175,6 +175,16 @@ def test_a_changed_energy_in_extended_xyz(release):
     assert "energy -3.8 eV" in problem
 
 
+def test_a_changed_free_energy_in_extended_xyz(release):
+    path = release / layout.extxyz("frames", "PBE")
+    text = path.read_text()
+    assert " free_energy=" in text
+    path.write_text(re.sub(r" free_energy=\S+", " free_energy=-99.0", text, count=1))
+    remake_sums(release)
+    (problem,) = verify(release)
+    assert "free energy -99.0 eV" in problem
+
+
 def test_extended_xyz_cut_short(release):
     path = release / layout.extxyz("frames", "PBE")
     path.write_text(path.read_text()[:-10])

@@ -62,10 +62,16 @@ class StepInput(_Strict):
 
 
 class Frame(_Strict):
-    """One ionic step: geometry, energy extrapolated to zero smearing (eV), forces (N, 3, eV/angstrom), stress (6, eV/angstrom^3)."""
+    """One ionic step: geometry, energies (eV), forces (N, 3, eV/angstrom), stress (6, eV/angstrom^3).
+
+    `energy` is extrapolated to zero smearing; `free_energy` is the one whose derivatives the forces and the stress are,
+    None where the engine doesn't say, and `electronic_converged` likewise.
+    """
 
     geometry: Geometry
     energy: float
+    free_energy: float | None = None
+    electronic_converged: bool | None = None
     forces: list[list[float]] | None = None
     stress: list[float] | None = None
 

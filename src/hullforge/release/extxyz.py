@@ -1,7 +1,7 @@
 """Extended XYZ, written fast and without loss.
 
 Comes in: the columns of `frames`, or of `calculations` with distances to the hull. Goes out: text that
-`ase.io.read` gives back number for number: names as in ASE (`energy` eV, `forces` eV/angstrom, `stress` eV/angstrom^3
+`ase.io.read` gives back number for number: names as in ASE (`energy` and `free_energy` eV, `forces` eV/angstrom, `stress` eV/angstrom^3
 as nine numbers with ASE's sign, positive under tension), lengths in angstrom, and ids in `Atoms.info`. Floats are
 written in the shortest form that reads back as the same double.
 """
@@ -21,10 +21,18 @@ from hullforge.store.structures import SYMBOLS
 _CHUNK = 2048
 #: Columns with numbers for each atom, and how they are announced.
 _PER_ATOM = {"forces": ":forces:R:3", "magmoms": ":magmoms:R:1"}
-_PER_ROW = ("cell", "pbc", "energy", "stress")
+_PER_ROW = ("cell", "pbc", "energy", "free_energy", "stress")
 
 #: Columns that go into `Atoms.info`, where the table has them.
-FRAME_INFO = ("frame_id", "calculation_id", "functional", "theory_id", "step", "protocol_step")
+FRAME_INFO = (
+    "frame_id",
+    "calculation_id",
+    "functional",
+    "theory_id",
+    "step",
+    "protocol_step",
+    "electronic_converged",
+)
 STRUCTURE_INFO = (
     "calculation_id", "structure_id", "candidate_id", "prototype_id", "functional", "theory_id", "round",
     "chemical_formula_reduced", "band_gap", "total_magnetization", "formation_energy_per_atom", "e_above_hull",
@@ -66,6 +74,8 @@ def _run(batch: pa.RecordBatch, per_atom: list[str], info: tuple[str, ...]) -> I
     }
     for row, lines in enumerate(atoms):
         header = f'Lattice="{_floats(columns["cell"][row])}" Properties={properties} energy={columns["energy"][row]!r}'
+        if "free_energy" in columns and columns["free_energy"][row] is not None:
+            header += f" free_energy={columns['free_energy'][row]!r}"
         stress = columns["stress"][row] if "stress" in columns else None
         if stress is not None:
             xx, yy, zz, yz, xz, xy = stress

@@ -296,16 +296,15 @@ class _Content:
             self.found.append(f"{references_path}: not the lowest elemental calculations with {functional}")
 
     def _extxyz(self, name: str, path: str) -> None:
-        """Compare ids and energies of an extended XYZ with the table it was made from, in order."""
+        """Compare ids, energies and free energies of an extended XYZ with the table it was made from, in order."""
         if path not in self.tables:
             return
         if not (self.folder / name).is_file():
             self.found.append(f"{name}: missing")
             return
         key = "frame_id" if "frames" in path.split("/") else "calculation_id"
-        wanted = list(
-            zip(self.tables[path][key].to_pylist(), self.tables[path]["energy"].to_pylist(), strict=True)
-        )
+        table = self.tables[path]
+        wanted = list(zip(*(table[name].to_pylist() for name in (key, "energy", "free_energy")), strict=True))
         try:
             given = list(_headers(self.folder / name, key))
         except ValueError as error:
@@ -316,7 +315,8 @@ class _Content:
         self._report(
             name,
             (
-                f"frame {number}: {key} {a[0]} with energy {a[1]} eV, {path} has {b[0]} with {b[1]} eV"
+                f"frame {number}: {key} {a[0]} with energy {a[1]} eV and free energy {a[2]} eV,"
+                f" {path} has {b[0]} with {b[1]} eV and {b[2]} eV"
                 for number, (a, b) in enumerate(zip(given, wanted, strict=False))
                 if a != b
             ),
@@ -399,10 +399,11 @@ def _proof_problems(row: Row, formation: Mapping[str, float | None]) -> Iterator
 
 
 _ENERGY = re.compile(r"(?:^| )energy=(\S+)")
+_FREE_ENERGY = re.compile(r"(?:^| )free_energy=(\S+)")
 
 
-def _headers(path: Path, key: str) -> Iterator[tuple[str, float]]:
-    """Ids and energies of an extended XYZ; raises `ValueError` where it isn't one."""
+def _headers(path: Path, key: str) -> Iterator[tuple[str, float, float | None]]:
+    """Ids, energies and free energies, where given, of an extended XYZ; raises `ValueError` where it isn't one."""
     name = re.compile(rf"(?:^| ){key}=(\S+)")
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(iter(file.readline, "")):
@@ -413,4 +414,5 @@ def _headers(path: Path, key: str) -> Iterator[tuple[str, float]]:
             for _ in range(int(line)):
                 if not file.readline().endswith("\n"):
                     raise ValueError(f"frame {number} is cut short")
-            yield which[1], float(energy[1])
+            free = _FREE_ENERGY.search(header)
+            yield which[1], float(energy[1]), float(free[1]) if free else None

@@ -168,19 +168,30 @@ def _optimizer(atoms: "Atoms", damping: float) -> Any:
 
 
 def compute(atoms: "Atoms", step: StepInput) -> Frame:
-    """Compute energy, and forces and stress where they are asked for; raises `StepError` (not_a_number)."""
+    """Compute energies, and forces and stress where they are asked for; raises `StepError` (not_a_number).
+
+    An engine that returns has converged its electronic steps: GPAW raises when it can't.
+    """
     energy = float(atoms.get_potential_energy())
+    free_energy = float(atoms.get_potential_energy(force_consistent=True))
     forces = stress = None
     if step.kind == "relax" or step.forces:
         forces = [[float(x) for x in force] for force in atoms.get_forces()]
         stress = [float(x) for x in atoms.get_stress(voigt=True)]
-    values = np.concatenate([[energy], np.ravel(forces or []), np.ravel(stress or [])])
+    values = np.concatenate([[energy, free_energy], np.ravel(forces or []), np.ravel(stress or [])])
     if not np.isfinite(values).all():
         raise StepError(
             FailureReason.NOT_A_NUMBER, "the energy, a force or a stress component is NaN or infinite"
         )
     magmoms = [float(m) for m in atoms.get_magnetic_moments()] if step.physics.get("spinpol") else None
-    return Frame(geometry=geometry_of(atoms, magmoms), energy=energy, forces=forces, stress=stress)
+    return Frame(
+        geometry=geometry_of(atoms, magmoms),
+        energy=energy,
+        free_energy=free_energy,
+        electronic_converged=True,
+        forces=forces,
+        stress=stress,
+    )
 
 
 def geometry_of(atoms: "Atoms", magmoms: list[float] | None) -> Geometry:
