@@ -58,10 +58,28 @@ def pack(systems: Ints) -> NDArray[np.uint64]:
     return keys
 
 
+def lowest_of(inverse: Ints, energies: Floats | None, number: int) -> Ints:
+    """Give of each of `number` compositions the row (u,) with the lowest energy, of equally low ones the first.
+
+    `inverse` (n,) composition of each row, `energies` (n,) in eV/atom.
+    """
+    rows = np.arange(len(inverse))
+    if energies is not None:
+        lowest = np.full(number, np.inf)
+        np.minimum.at(lowest, inverse, energies)
+        rows = rows[energies == lowest[inverse]]
+    out = np.zeros(number, dtype=np.int64)
+    out[inverse[rows[::-1]]] = rows[::-1]  # of what is written to one place, the last stays
+    return out
+
+
 def by_size(
-    x: Floats, usable: NDArray[np.bool_], energies: Floats | None, ids: Sequence[str] | None
+    x: Floats, usable: NDArray[np.bool_], energies: Floats | None
 ) -> Iterator[tuple[int, Compositions]]:
-    """Sort rows (N, E) of usable elements by number of elements k, ascending; equal compositions become one."""
+    """Sort rows (N, E) of usable elements by number of elements k, ascending; equal compositions become one.
+
+    Of equally composed rows the one with the lowest energy counts, of equally low ones the first.
+    """
     present = x > 0
     sizes = present.sum(axis=1)
     sizes[(present & ~usable).any(axis=1)] = 0
@@ -69,38 +87,27 @@ def by_size(
         rows = np.flatnonzero(sizes == k)
         elements = np.nonzero(present[rows])[1].reshape(-1, k)
         fractions = x[rows[:, None], elements]
-        yield k, _distinct(rows, elements, fractions, None if energies is None else energies[rows], ids)
+        yield k, _distinct(rows, elements, fractions, None if energies is None else energies[rows])
 
 
-def _distinct(
-    rows: Ints, elements: Ints, fractions: Floats, energies: Floats | None, ids: Sequence[str] | None
-) -> Compositions:
-    """Find the distinct compositions among n rows, and the entry with the lowest energy and smallest id of each."""
+def _distinct(rows: Ints, elements: Ints, fractions: Floats, energies: Floats | None) -> Compositions:
+    """Find the distinct compositions among n rows, and the entry with the lowest energy of each."""
     n, k = elements.shape
     grid = np.rint(fractions / RESOLUTION).astype(np.int64)
     columns = [pack(elements)] if k <= PACKED else list(elements.T)
-    if energies is None:
-        energies = np.zeros(n)
-    order = np.lexsort([*fractions.T[::-1], energies, *grid.T[::-1], *columns[::-1]])
+    order = np.lexsort([*grid.T[::-1], *columns[::-1]])
     new_system = np.ones(n, dtype=bool)
     new_system[1:] = (elements[order][1:] != elements[order][:-1]).any(axis=1)
     new = new_system.copy()
     new[1:] |= (grid[order][1:] != grid[order][:-1]).any(axis=1)
     inverse = np.empty(n, dtype=np.int64)
     inverse[order] = np.cumsum(new) - 1
-    lowest: Ints = order[new]
-    if ids is not None:
-        tied = energies == energies[lowest][inverse]
-        several = np.bincount(inverse[tied], minlength=len(lowest)) > 1
-        for row in np.flatnonzero(tied & several[inverse]).tolist():
-            group = inverse[row]
-            if ids[rows[row]] < ids[rows[lowest[group]]]:
-                lowest[group] = row
+    lowest = lowest_of(inverse, energies, int(new.sum()))
     return Compositions(
         rows=rows,
         inverse=inverse,
         lowest=rows[lowest],
         systems=elements[order][new_system],
         system_of=(np.cumsum(new_system) - 1)[new],
-        fractions=fractions[order][new],
+        fractions=fractions[lowest],
     )

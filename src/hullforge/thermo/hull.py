@@ -10,17 +10,19 @@ elements, and of a subsystem only the vertices go on; those of all subsystems of
 found by binary search on packed keys, without a loop over systems.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from hullforge.errors import TableError
 from hullforge.thermo.compositions import PACKED, Compositions, by_size, checked, pack
+from hullforge.thermo.formulas import Formulas
 from hullforge.thermo.simplex import Floats, Ints, lowest_mixtures
 
 #: Entries this close to the hull count as on it, eV/atom.
@@ -48,7 +50,7 @@ class _Level:
 
 
 @dataclass(frozen=True)
-class _Solved:
+class Solved:
     """The lowest mixtures at distinct compositions of k elements."""
 
     compositions: Compositions
@@ -63,23 +65,24 @@ class Placement:
     """All N entries relative to the hull.
 
     `e_above_hull` (N,): distances in eV/atom, NaN where an element of the entry has no elemental entry;
-    `is_on_hull` (N,): `e_above_hull <= 1e-8`.
+    `is_on_hull` (N,): `e_above_hull <= 1e-8`; `levels` what was solved, by number of elements.
     """
 
     e_above_hull: Floats
     is_on_hull: NDArray[np.bool_]
-    _ids: Sequence[str]
+    _ids: Sequence[str] | pa.Array
     _nelements: int
-    _solved: tuple[_Solved, ...]
+    levels: tuple[Solved, ...]
 
     @cached_property
     def decomposition(self) -> list[list[tuple[str, float]]]:
         """For each entry the stable phases at its composition, `(id, fraction of atoms)`, largest share first."""
+        ids = self._ids.to_pylist() if isinstance(self._ids, pa.Array) else self._ids
         out: list[list[tuple[str, float]]] = [[] for _ in self.e_above_hull]
-        for solved in self._solved:
+        for solved in self.levels:
             texts = [
                 sorted(
-                    ((self._ids[p], w) for p, w in zip(phases, weights, strict=True) if w > SMALLEST_SHARE),
+                    ((ids[p], w) for p, w in zip(phases, weights, strict=True) if w > SMALLEST_SHARE),
                     key=lambda pair: (-pair[1], pair[0]),
                 )
                 for phases, weights in zip(solved.phases.tolist(), solved.weights.tolist(), strict=True)
@@ -98,7 +101,7 @@ class Placement:
         entry's composition is nowhere above that entry's energy.
         """
         out = np.full((len(self.e_above_hull), self._nelements), np.nan)
-        for solved in self._solved:
+        for solved in self.levels:
             c = solved.compositions
             out[c.rows[:, None], c.systems[c.system_of][c.inverse]] = solved.potentials[c.inverse]
         return out
@@ -147,16 +150,43 @@ class ConvexHull:
             )
         if len(set(ids)) != len(ids):
             raise TableError("ids repeat: each entry needs its own")
-        hull._build(x, energies, ids)
+        order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+        x, energies = x[order], energies[order]
+        pure = (x > 0).sum(axis=1) == 1
+        hull.has_reference[:] = (x[pure] > 0).any(axis=0)
+        levels = by_size(x, hull.has_reference, energies)
+        back = [
+            (k, replace(level, rows=order[level.rows], lowest=order[level.lowest])) for k, level in levels
+        ]
+        energies[order] = energies.copy()
+        hull._build(back, energies, ids)
+        return hull
+
+    @classmethod
+    def from_formulas(
+        cls, elements: Sequence[str], formulas: Formulas, formation_energy_per_atom: Floats, ids: pa.Array
+    ) -> "ConvexHull":
+        """Make the hull of N entries that are sorted by id, as `from_formation_energies` does, without a loop.
+
+        `formulas` of N rows whose elements are numbered as in `elements`; entries with an element that has no entry
+        of its own are not placed.
+        """
+        hull = cls(elements)
+        pure = np.flatnonzero(formulas.sizes == 1)
+        given = np.zeros(len(formulas.text), dtype=bool)
+        given[formulas.code] = True
+        have = formulas.elements[formulas.start[pure[given[pure]]]]
+        allowed = np.zeros(len(formulas.order), dtype=bool)
+        allowed[have[have < len(elements)]] = True
+        hull.has_reference[:] = allowed[: len(elements)]
+        hull._build(formulas.by_size(allowed, formation_energy_per_atom), formation_energy_per_atom, ids)
         return hull
 
     @property
     def vertices(self) -> list[int]:
         """Rows of the entries that others may decompose into, ascending."""
-        compounds = (level.rows for level in self._levels.values())
-        return sorted(
-            int(row) for rows in (self._reference_rows[self.has_reference], *compounds) for row in rows
-        )
+        rows = [self._reference_rows[self.has_reference], *(level.rows for level in self._levels.values())]
+        return np.sort(np.concatenate(rows)).tolist()
 
     def place(self) -> Placement:
         """Give the entries' distances to the hull, decompositions and chemical potentials, in their order."""
@@ -174,18 +204,27 @@ class ConvexHull:
             raise TableError(
                 f"{len(x)} compositions and {len(energies)} energies: one energy per composition"
             )
-        out = np.full(len(x), np.nan)
-        for _, compositions in by_size(x, self.has_reference, None, None):
+        return self._distances(by_size(x, self.has_reference, None), energies)
+
+    def query_formulas(self, formulas: Formulas, formation_energy_per_atom: Floats) -> Floats:
+        """Distances (M,) as by `query`, of formulas that were read with `parse(..., order=hull.elements)`."""
+        allowed = np.zeros(len(formulas.order), dtype=bool)
+        allowed[: len(self.elements)] = self.has_reference
+        return self._distances(formulas.by_size(allowed, None), formation_energy_per_atom)
+
+    def _distances(self, levels: Iterable[tuple[int, Compositions]], energies: Floats) -> Floats:
+        out = np.full(len(energies), np.nan)
+        for _, compositions in levels:
             solved = self._solve(compositions)
             out[compositions.rows] = energies[compositions.rows] - solved.energy[compositions.inverse]
         return _without_noise(out)
 
-    def _build(self, x: Floats, energies: Floats, ids: Sequence[str]) -> None:
-        above = np.full(len(x), np.nan)
+    def _build(
+        self, levels: Iterable[tuple[int, Compositions]], energies: Floats, ids: Sequence[str] | pa.Array
+    ) -> None:
+        above = np.full(len(energies), np.nan)
         all_solved = []
-        pure = (x > 0).sum(axis=1) == 1
-        self.has_reference[:] = (x[pure] > 0).any(axis=0)
-        for k, compositions in by_size(x, self.has_reference, energies, ids):
+        for k, compositions in levels:
             lowest = energies[compositions.lowest]
             if k == 1:
                 element_of = compositions.systems[compositions.system_of, 0]
@@ -208,10 +247,10 @@ class ConvexHull:
         above = _without_noise(above)
         self._placement = Placement(above, above <= ON_HULL, ids, len(self.elements), tuple(all_solved))
 
-    def _solve(self, compositions: Compositions) -> _Solved:
+    def _solve(self, compositions: Compositions) -> Solved:
         """Find the lowest mixture at each composition among the phases known so far."""
         u, k = compositions.fractions.shape
-        out = _Solved(
+        out = Solved(
             compositions, np.zeros(u), np.zeros((u, k)), np.zeros((u, k), dtype=np.int64), np.ones((u, k))
         )
         if k == 1:
