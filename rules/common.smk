@@ -84,6 +84,19 @@ def known_beside(hull):
     return [f"{hull}-known.parquet"] if KNOWN else []
 
 
+def hull_before(functional):
+    """Input function: the hull of the round before, none in round 0."""
+
+    def path(wildcards):
+        if int(wildcards.round) == 0:
+            return []
+        return [
+            f"{before(wildcards)}/hull/{functional or wildcards.functional}.parquet"
+        ]
+
+    return path
+
+
 def round_of(wildcards):
     return CAMPAIGN.rounds[int(wildcards.round)]
 
@@ -234,6 +247,10 @@ def round_files(wildcards):
     ]
     files += [
         f"{here}/hull/{functional}-references.parquet"
+        for functional in CAMPAIGN.functionals
+    ]
+    files += [
+        f"{here}/hull/{functional}-changes.parquet"
         for functional in CAMPAIGN.functionals
     ]
     files += known_beside(f"{here}/hull/{FIRST}")

@@ -42,11 +42,13 @@ rule first_hull:
     input:
         calculations=first_tables_so_far,
         known=KNOWN,
+        before=hull_before(FIRST),
     output:
         # Known phases are placed, too, where there are any.
         known_beside(f"{FOLDER}/round-{{round}}/hull/{FIRST}"),
         hull=f"{FOLDER}/round-{{round}}/hull/{FIRST}.parquet",
         references=f"{FOLDER}/round-{{round}}/hull/{FIRST}-references.parquet",
+        changes=f"{FOLDER}/round-{{round}}/hull/{FIRST}-changes.parquet",
     log:
         f"{FOLDER}/logs/round-{{round}}/hull-{FIRST}.log",
     conda:
@@ -56,9 +58,10 @@ rule first_hull:
         known=lambda w, input: (
             given(known=input.known, engine=CAMPAIGN.engine.name) if KNOWN else []
         ),
+        before=lambda w, input: given(before=input.before),
     shell:
         "hullforge place --functional {params.functional:q} --round {wildcards.round} --references {output.references:q}"
-        " --calculations {input.calculations:q} {params.known:q} --out {output.hull:q} --log {log:q}"
+        " --calculations {input.calculations:q} {params.known:q} {params.before:q} --out {output.hull:q} --log {log:q}"
 
 
 rule promote:
@@ -112,7 +115,9 @@ rule collect:
 rule hull:
     input:
         calculations=calculations_so_far,
+        before=hull_before(None),
     output:
+        changes=f"{FOLDER}/round-{{round}}/hull/{{functional}}-changes.parquet",
         hull=f"{FOLDER}/round-{{round}}/hull/{{functional}}.parquet",
         references=f"{FOLDER}/round-{{round}}/hull/{{functional}}-references.parquet",
     log:
@@ -121,6 +126,8 @@ rule hull:
         functional="|".join(CAMPAIGN.functionals[1:]) or "none-left",
     conda:
         "../envs/hullforge.yaml"
+    params:
+        before=lambda w, input: given(before=input.before),
     shell:
         "hullforge place --functional {wildcards.functional:q} --round {wildcards.round}"
-        " --references {output.references:q} --calculations {input.calculations:q} --out {output.hull:q} --log {log:q}"
+        " --references {output.references:q} --calculations {input.calculations:q} {params.before:q} --out {output.hull:q} --log {log:q}"

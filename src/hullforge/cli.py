@@ -108,9 +108,10 @@ def _collect(a: argparse.Namespace) -> None:
 
 
 def _place(a: argparse.Namespace) -> None:
-    from hullforge.thermo import place
+    from hullforge.thermo import changes, place
 
     place.run(a.functional, a.round, a.calculations, a.out, a.references, a.known, a.engine)
+    changes.run(a.out, a.before, a.round, changes.beside(a.out))
 
 
 def _train(a: argparse.Namespace) -> None:
@@ -364,6 +365,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--calculations", type=Path, nargs="+", required=True)
     sub.add_argument("--references", type=Path, required=True, help="elemental references, written too")
     sub.add_argument("--known", type=Path, help="the user's table of known phases, placed too")
+    sub.add_argument(
+        "--before", type=Path, help="hull of the round before; what changed is written beside --out"
+    )
     sub.add_argument("--engine", default="", help="engine of the calculations")
     sub.add_argument("--out", type=Path, required=True)
 

@@ -77,3 +77,10 @@ class HullStatus(Described):
         "missing_reference",
         "an element of the row has no elemental calculation in this theory",
     )
+
+
+class HullChange(Described):
+    """What a round changed for an entry on the hull."""
+
+    ENTERED = "entered", "the entry is on the hull and was not before the round"
+    LEFT = "left", "the entry was on the hull before the round and lies above it now"
