@@ -269,6 +269,8 @@ def round_files(wildcards):
 def published_config():
     """The configuration as a release publishes it: nothing about places, limits or how jobs were cut."""
     return json.dumps(
-        CAMPAIGN.model_dump(mode="json", exclude={"limits": True, "output": True}),
+        CAMPAIGN.model_dump(
+            mode="json", exclude={"limits": True, "execution": True, "output": True}
+        ),
         sort_keys=True,
     )

@@ -27,7 +27,7 @@ rule dft:
             round=int(w.round),
             functional=w.functional,
             engine=CAMPAIGN.engine,
-            protocol=PROTOCOL.only(w.functional),
+            protocol=PROTOCOL.only(w.functional, CAMPAIGN.engine.name),
         ),
         work=WORK,
         out=lambda w, output: os.path.dirname(output.raw),

@@ -103,15 +103,17 @@ class Faults(Section):
 class Engine(Section):
     """What computes energies."""
 
-    name: Literal["gpaw", "emt", "replay"] = Field(
-        description="gpaw: plane-wave DFT; emt: a classical potential for tests and dry runs, not DFT; replay:"
+    name: Literal["gpaw", "vasp", "emt", "replay"] = Field(
+        description="gpaw, vasp: plane-wave DFT; emt: a classical potential for tests and dry runs, not DFT; replay:"
         " answers from a table of known results, to try out a strategy"
     )
     version: str = Field(
         description="version the results are labelled with; another installed version is an error"
     )
     datasets: str = Field(
-        "", description="version of the PAW data sets (gpaw-data); empty where there are none"
+        "",
+        description="version of the PAW data sets (gpaw-data), or a label of the POTCAR library (vasp; its families and"
+        " labels are the protocol's); empty where there are none",
     )
     table: Path | None = Field(
         None, description="table of known results that `hullforge replay-table` made (replay only)"
@@ -145,6 +147,34 @@ class Limits(Section):
         1800, gt=0, description="an engine that writes nothing for so long counts as hung, in seconds"
     )
     memory_mib: float = Field(4000, gt=0, description="memory limit of one calculation, in MiB")
+
+
+class Execution(Section):
+    """How an engine that is a program of its own (vasp) is started; no result depends on it, so changing it plans nothing."""
+
+    command: tuple[str, ...] = Field(
+        ("vasp_std",),
+        min_length=1,
+        description="the program and its arguments, run in a calculation's folder",
+    )
+    launcher: tuple[str, ...] = Field(
+        (),
+        description="what stands before the command, such as mpirun -np {cores} or srun -n {cores} --exact; {cores} is"
+        " replaced by the cores of a calculation; empty: none",
+    )
+    cores_per_calculation: int = Field(
+        1, ge=1, description="cores of one calculation; a job runs as many side by side as its cores allow"
+    )
+    parallel: Literal["auto", "none"] = Field(
+        "auto",
+        description="auto: NCORE and KPAR are chosen from cores and k-points; none: they are not written",
+    )
+    scratch: Path | None = Field(
+        None, description="folder on a fast disk where calculations run; empty: where they are kept"
+    )
+    environment: dict[str, str] = Field(
+        {}, description="variables set for the program, such as OMP_NUM_THREADS"
+    )
 
 
 class Hull(Section):
@@ -375,6 +405,7 @@ class Campaign(Section):
     hull: Hull = Field(Hull(), description=Hull.__doc__ or "")
     engine: Engine = Field(description=Engine.__doc__ or "")
     limits: Limits = Field(Limits(), description=Limits.__doc__ or "")
+    execution: Execution = Field(Execution(), description=Execution.__doc__ or "")
     protocol: str = Field(description="name of a protocol that hullforge carries, or path of a protocol file")
     functionals: tuple[str, ...] = Field(
         ("PBE", "PBEsol", "SCAN"),

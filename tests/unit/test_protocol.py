@@ -254,9 +254,10 @@ def test_settings_survive_the_file_of_a_step():
 
 
 def test_engines_are_found_by_name():
-    assert base.get("gpaw").name == "gpaw"
-    with pytest.raises(EngineError, match="vasp"):
-        base.get("vasp")
+    for name in ("gpaw", "vasp", "emt", "replay"):
+        assert base.get(name).name == name
+    with pytest.raises(EngineError, match=r"'abinit' is unknown; known are gpaw, vasp"):
+        base.get("abinit")
 
 
 class ToyCalculator:

@@ -320,7 +320,11 @@ def test_a_batch_gets_the_tables_word_and_a_failure_for_what_it_lacks(table, tmp
     tables.write(tmp_path / "starts.parquet", "prerelax", starts)
     theory = protocol.load("replay")
     settings_ = DftSettings(
-        source="test", round=0, functional="RPBE", engine=engine_of(table), protocol=theory.only("RPBE")
+        source="test",
+        round=0,
+        functional="RPBE",
+        engine=engine_of(table),
+        protocol=theory.only("RPBE", "replay"),
     )
     batch.run(settings_, tmp_path / "starts.parquet", 0, tmp_path / "work", tmp_path / "out", 2, Limits())
     (done,) = tables.read_rows(tmp_path / "out" / "calculations.parquet", "calculations")

@@ -117,8 +117,8 @@ class Context:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The steps of the functional."""
-        return self.protocol.functional(self.settings.functional).steps
+        """The steps of the functional, as the engine takes them."""
+        return self.protocol.steps(self.settings.functional, self.engine.name)
 
     def start(self, row: dict[str, Any]) -> Start:
         """Make a start from a row with the structure columns, `structure_id` and `candidate_id`."""

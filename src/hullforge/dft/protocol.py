@@ -78,9 +78,41 @@ class Protocol(Section):
             )
         return self.functionals[name]
 
-    def only(self, functional: str) -> dict[str, Any]:
-        """Give the protocol with this functional alone, as JSON-like data: what a batch's result depends on."""
+    def settings(self, engine: str, functional: str) -> dict[str, Any]:
+        """Give what the protocol says about an engine: of settings by functional, those of this one alone.
+
+        Raises `ProtocolError` when the protocol has no settings for the engine, or none for the functional.
+        """
+        if engine not in self.engines:
+            raise ProtocolError(
+                f"protocol {self.name}: no settings for the engine '{engine}'; it has {', '.join(self.engines)}"
+            )
+        settings = dict(self.engines[engine])
+        if "functionals" in settings:
+            if functional not in settings["functionals"]:
+                raise ProtocolError(
+                    f"protocol {self.name}: engines.{engine} has no settings for the functional '{functional}'; it has"
+                    f" {', '.join(settings['functionals'])}"
+                )
+            settings["functionals"] = {functional: settings["functionals"][functional]}
+        return settings
+
+    def steps(self, functional: str, engine: str) -> tuple[Step, ...]:
+        """Give the steps of a functional, with those limits in place that the engine's settings override."""
+        own = self.settings(engine, functional).get("functionals", {}).get(functional, {}).get("steps", {})
+        steps = self.functional(functional).steps
+        unknown = sorted(set(own) - {step.name for step in steps})
+        if unknown:
+            raise ProtocolError(
+                f"protocol {self.name}: engines.{engine}.functionals.{functional}.steps names {', '.join(unknown)}; the"
+                f" functional's steps are {', '.join(step.name for step in steps)}"
+            )
+        return tuple(_limited(step, own.get(step.name, {}).get("limits", {})) for step in steps)
+
+    def only(self, functional: str, engine: str) -> dict[str, Any]:
+        """Give the protocol with this functional and this engine alone, as JSON-like data: what a batch's result depends on."""
         data = self.model_dump(mode="json")
+        data["engines"] = {engine: self.settings(engine, functional)}
         data["functionals"] = {functional: self.functional(functional).model_dump(mode="json")}
         return data
 
@@ -89,16 +121,13 @@ class Protocol(Section):
 
         Raises `ProtocolError` when the protocol has no settings for the engine.
         """
-        if engine.name not in self.engines:
-            raise ProtocolError(
-                f"protocol {self.name}: no settings for the engine '{engine.name}'; it has {', '.join(self.engines)}"
-            )
+        settings = self.settings(engine.name, functional)
         steps = self.functional(functional)
         return {
             "engine": engine.name,
             "version": engine.version,
             "datasets": engine.datasets,
-            "settings": self.engines[engine.name],
+            "settings": settings,
             "functional": functional,
             "hubbard_u": steps.hubbard_u.model_dump(mode="json") if steps.hubbard_u else None,
             "spin": self.spin,
@@ -107,13 +136,18 @@ class Protocol(Section):
             # Descriptions and step limits that only cost time are no physics.
             "steps": [
                 step.model_dump(mode="json", exclude={"description", "max_ionic_steps"})
-                for step in steps.steps
+                for step in self.steps(functional, engine.name)
             ],
         }
 
     def theory_id(self, functional: str, engine: Engine) -> str:
         """Short hash of `theory`, `t1-` and eight hex digits: part of paths, so kept short."""
         return ids.content_id("t1", self.theory(functional, engine))[:11]
+
+
+def _limited(step: Step, limits: dict[str, Any]) -> Step:
+    """Give a step with some of its limits replaced; raises `ConfigError` naming a key that is no limit of steps."""
+    return validated(Step, {**step.model_dump(), **limits}, f"step {step.name}, limits") if limits else step
 
 
 def load(name: str) -> Protocol:

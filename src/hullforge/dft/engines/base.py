@@ -63,7 +63,12 @@ class Engine(Protocol):
 
 def get(name: str) -> Engine:
     """Give the engine called `name`; raises `EngineError` when there is none."""
-    factories: Mapping[str, Callable[[], Engine]] = {"gpaw": _gpaw, "emt": _emt, "replay": _replay}
+    factories: Mapping[str, Callable[[], Engine]] = {
+        "gpaw": _gpaw,
+        "vasp": _vasp,
+        "emt": _emt,
+        "replay": _replay,
+    }
     if name not in factories:
         raise EngineError(f"engine '{name}' is unknown; known are {', '.join(factories)}")
     return factories[name]()
@@ -73,6 +78,12 @@ def _gpaw() -> Engine:
     from hullforge.dft.engines.gpaw import GpawEngine
 
     return GpawEngine()
+
+
+def _vasp() -> Engine:
+    from hullforge.dft.engines.vasp import VaspEngine
+
+    return VaspEngine()
 
 
 def _replay() -> Engine:

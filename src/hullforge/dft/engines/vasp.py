@@ -1,0 +1,89 @@
+"""The engine `vasp`: the protocol's steps as VASP's inputs; the program, its licence and its POTCARs are the user's.
+
+Comes in: protocol, step and geometry; goes out: the settings of `StepInput`, which `vasp_inputs.write_inputs` turns
+into files. How the program is run, watched and mended is not here.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hullforge.config import Engine as EngineConfig
+from hullforge.dft.engines import vasp_inputs
+from hullforge.dft.engines.vasp_settings import functional_of
+from hullforge.dft.protocol import Protocol, Step
+from hullforge.dft.step import Geometry
+from hullforge.store.structures import SYMBOLS
+
+
+class VaspEngine:
+    """VASP behind the engine interface; see `hullforge.dft.engines.base.Engine` for the meaning of each method."""
+
+    name = "vasp"
+    warning = ""
+
+    def check(
+        self,
+        elements: Sequence[str],
+        protocol: Protocol,
+        functionals: Sequence[str],
+        config: EngineConfig,  # noqa: ARG002 - VASP's version is known to its output alone
+    ) -> None:
+        """Raise `EngineError` or `ConfigError` when the protocol can't be carried out for these elements."""
+        for functional in functionals:
+            ours = functional_of(protocol, functional)
+            for symbol in elements:
+                vasp_inputs.valence_electrons(
+                    ours.potcars.family, vasp_inputs.potcar_label(ours, ours.base, symbol)
+                )
+
+    def run_type(self, functional: str, elements: Sequence[str], protocol: Protocol) -> str:
+        """Give GGA, GGA+U or metaGGA."""
+        ours = functional_of(protocol, functional)
+        meta = bool(ours.incar.get("METAGGA")) or "R2SCAN" in map(str, ours.base_options.values())
+        kind = "metaGGA" if meta else "GGA"
+        return f"{kind}+U" if self.hubbards(functional, elements, protocol) else kind
+
+    def hubbards(self, functional: str, elements: Sequence[str], protocol: Protocol) -> dict[str, float]:
+        """Give U (eV) of those elements that get one: where one of the protocol's anions is present."""
+        rule = protocol.functional(functional).hubbard_u
+        if rule is None or not set(rule.anions) & set(elements):
+            return {}
+        return {symbol: rule.values[symbol] for symbol in sorted(set(elements)) if symbol in rule.values}
+
+    def pseudopotentials(
+        self, functional: str, elements: Sequence[str], protocol: Protocol, config: EngineConfig
+    ) -> list[str]:
+        """Give family and label of the POTCAR of each element, alphabetical."""
+        ours = functional_of(protocol, functional)
+        library = f" {config.datasets}" if config.datasets else ""
+        return [
+            f"{ours.potcars.family}:{vasp_inputs.potcar_label(ours, ours.base, symbol)}{library}"
+            for symbol in sorted(set(elements))
+        ]
+
+    def physics(self, functional: str, step: Step, geometry: Geometry, protocol: Protocol) -> dict[str, Any]:
+        """Give the INCAR tags that fix the energy, the k-point grid and the POTCARs; see `vasp_inputs.settings`."""
+        return self._settings(functional, step, geometry, protocol)[0]
+
+    def numerics(self, functional: str, step: Step, geometry: Geometry, protocol: Protocol) -> dict[str, Any]:
+        """Give the other INCAR tags and what passes from step to step."""
+        return self._settings(functional, step, geometry, protocol)[1]
+
+    def _settings(
+        self, functional: str, step: Step, geometry: Geometry, protocol: Protocol
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        elements = [SYMBOLS[n] for n in geometry.numbers]
+        hubbards = self.hubbards(functional, elements, protocol)
+        return vasp_inputs.settings(functional, step, geometry, protocol, hubbards)
+
+    def known(self, candidate_id: str, config: EngineConfig) -> dict[str, Any]:  # noqa: ARG002
+        """Nothing: this engine computes."""
+        return {}
+
+    def ladder(self, code: str) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Nothing: custodian's own handlers for VASP decide."""
+        return []
+
+    def command(self) -> list[str]:
+        """Give the program alone; the campaign's `execution` says how it is started."""
+        return ["vasp_std"]
