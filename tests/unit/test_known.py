@@ -1,6 +1,7 @@
 """Phases that are known beforehand: on the hull from the start, in tables of their own, never silent."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import synthetic
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hullforge import check, config
 from hullforge.errors import ConfigError
 from hullforge.reports import data
 from hullforge.store import tables
+from hullforge.store.schema import TABLES
 from hullforge.thermo import known, place
 from hullforge.thermo.hull import ConvexHull
 
@@ -106,10 +108,12 @@ def test_the_hull_read_back_is_the_hull_of_all(energies, is_known):
                     "energy_per_atom": energy,
                 }
             )
-    placed = place.placed(rows, 0, phases, "PBE")
+    calculations = TABLES["calculations"].arrow()
+    calculations = pa.schema([calculations.field(name) for name in place.COPIED])
+    placed = place.placed(pa.Table.from_pylist(rows, calculations), 0, phases, "PBE")
     above = dict(zip([*elements, *names], whole.place().e_above_hull, strict=True))
-    found = {r["calculation_id"]: r["e_above_hull"] for r in placed.hull}
-    found |= {r["phase_id"].removeprefix("known:"): r["e_above_hull"] for r in placed.known}
+    found = {r["calculation_id"]: r["e_above_hull"] for r in placed.hull.to_pylist()}
+    found |= {r["phase_id"].removeprefix("known:"): r["e_above_hull"] for r in placed.known.to_pylist()}
     assert found == pytest.approx(above, abs=1e-10)
 
 
@@ -220,7 +224,7 @@ def test_binary_hulls_are_drawn_with_known_phases(tmp_path):
         place.known_beside(rounds[0] / "hull" / "PBE.parquet"),
         "known_phases",
         [row | {"formation_energy_per_atom": -0.5, "e_above_hull": 0.0, "is_on_hull": True}
-         for row in place.placed([], 0, phases, "PBE").known],
+         for row in place.placed(tables.empty("calculations"), 0, phases, "PBE").known.to_pylist()],
     )  # fmt: skip
     found = data.read("x", 0, rounds, ["PBE"])
     points = next(s["points"] for s in findings.binaries(found) if s["chemsys"] == "Al-Li")

@@ -78,7 +78,7 @@ def test_theories_never_mix(tmp_path):
 
 
 def test_a_repeated_calculation_is_named(tmp_path):
-    with pytest.raises(TableError, match=f"{ROWS[0]['calculation_id']} is in more than one row"):
+    with pytest.raises(TableError, match=f"{ROWS[0]['calculation_id']}: the id is in more than one row"):
         run(tmp_path, [*ROWS, ROWS[0]])
 
 
@@ -139,6 +139,6 @@ def test_formulas_become_fractions():
     )
     with pytest.raises(TableError, match="Ge is not among"):
         place.atomic_fractions(["Ge"], ["Mg", "Si"])
-    for formula in ("", "mg", "Mg(OH)2", "Mg2.5"):
-        with pytest.raises(TableError, match="not a reduced formula"):
+    for formula in ("", "mg", "Mg(OH2", "Mg2.5"):
+        with pytest.raises(TableError, match=f"formula {formula!r}".replace("(", r"\(")):
             place.atomic_fractions([formula], ["Mg"])

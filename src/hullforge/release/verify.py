@@ -262,7 +262,7 @@ class _Content:
             return
         try:
             placed = place.placed(
-                undrifted.select(list(place.COPIED)).to_pylist(),
+                undrifted.select(list(place.COPIED)).replace_schema_metadata(),
                 versions.pop(),
                 [
                     Phase(
@@ -278,7 +278,7 @@ class _Content:
         except HullforgeError as error:
             self.found.append(f"{path}: can't be recomputed: {error}")
             return
-        recomputed = {row["calculation_id"]: row for row in placed.hull}
+        recomputed = {row["calculation_id"]: row for row in placed.hull.to_pylist()}
         self._report(path, (f"calculation {c} is missing" for c in sorted(set(recomputed) - set(published))))
         strangers = sorted(set(published) - set(recomputed))
         self._report(path, (f"calculation {c} does not belong into the hull" for c in strangers))
@@ -287,12 +287,17 @@ class _Content:
         formation = {c: row["formation_energy_per_atom"] for c, row in published.items()}
         formation |= {row["phase_id"]: row["formation_energy_per_atom"] for row in known}
         self._each(path, lambda row: _proof_problems(row, formation), "calculation_id")
+        recomputed_known = sorted(placed.known.to_pylist(), key=lambda row: row["phase_id"])
         self._report(
             known_path,
-            (p for a, b in zip(known, placed.known, strict=True) for p in _hull_problems(a, b, "phase_id")),
+            (
+                p
+                for a, b in zip(known, recomputed_known, strict=True)
+                for p in _hull_problems(a, b, "phase_id")
+            ),
         )
         given = [r for r in self.tables[references_path].to_pylist() if r["functional"] == functional]
-        if given != placed.references:
+        if given != placed.references.to_pylist():
             self.found.append(f"{references_path}: not the lowest elemental calculations with {functional}")
 
     def _extxyz(self, name: str, path: str) -> None:

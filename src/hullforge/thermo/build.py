@@ -405,8 +405,8 @@ def _missing(formulas: Formulas, references: dict[str, tuple[int, float]]) -> di
     }
 
 
-def decompositions(placement: Placement, ids: pa.Array, name: str = "id") -> pa.ListArray:
-    """Give the decompositions (N,) as lists of structs of an id, called `name`, and a fraction of atoms."""
+def decompositions(placement: Placement, ids: pa.Array) -> pa.ListArray:
+    """Give the decompositions (N,) as lists of structs of an id and a fraction of atoms."""
     number = np.zeros(len(placement.e_above_hull), dtype=np.int32)
     parts = []
     for level in placement.levels:
@@ -425,9 +425,19 @@ def decompositions(placement: Placement, ids: pa.Array, name: str = "id") -> pa.
             which, target = compositions.inverse[here], offsets[compositions.rows[here]] + place
             phase[target], fraction[target] = phases[which, place], shares[which, place]
     pairs = pa.StructArray.from_arrays(
-        [ids.take(pa.array(phase)), pa.array(fraction)], names=[name, "fraction"]
+        [ids.take(pa.array(phase)), pa.array(fraction)], names=["id", "fraction"]
     )
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pairs)
+
+
+def with_id_called(decomposition: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Give a column of decompositions whose structs call the phase's id `name`."""
+    type_ = pa.list_(pa.struct([(name, pa.string()), ("fraction", pa.float64())]))
+    chunks = []
+    for chunk in decomposition.chunks:
+        pairs = pa.StructArray.from_arrays(chunk.values.flatten(), names=[name, "fraction"])
+        chunks.append(pa.ListArray.from_arrays(chunk.offsets, pairs))
+    return pa.chunked_array(chunks, type_)
 
 
 def potentials(placement: Placement) -> pa.ListArray:

@@ -3,30 +3,27 @@
 Comes in: the `calculations` tables of rounds 0 to r. Goes out: the tables `hull` (formation energy, distance,
 decomposition and chemical potentials of each calculation), `elemental_references` (the energies that formation
 energies are taken against) and, where phases are known beforehand, `known_phases`. Known phases are on the hull like
-calculations and may be references; they are rows of their own table, not of `hull`. Rows whose recovery touched the energy (`protocol_drift`) are left out; energies of
-two theories are never placed together. Corrects no energies: `correction_scheme` is 'none'.
+calculations and may be references; they are rows of their own table, not of `hull`. Rows whose recovery touched the
+energy (`protocol_drift`) are left out; energies of two theories are never placed together. Whole columns at a time,
+for millions of calculations. Computes no corrections; it adds those that it is given.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from hullforge.errors import TableError
 from hullforge.store import tables
-from hullforge.store.vocabulary import HullStatus
 from hullforge.thermo import known as known_phases
+from hullforge.thermo.build import build, with_id_called
+from hullforge.thermo.formulas import PROBLEMS, parse
 from hullforge.thermo.hull import ConvexHull
 from hullforge.thermo.known import Phase
 from hullforge.thermo.simplex import Floats
-
-Row = dict[str, Any]
 
 #: Columns of `calculations` that the hull is made from; most of them go on to the table `hull`.
 COPIED = (
@@ -50,7 +47,12 @@ def run(
     beside `out` as `known_beside` says. Raises `TableError` when the calculations are of more than one theory, an
     id repeats, or an energy isn't finite, and `ConfigError` for a table of known phases that can't be used.
     """
-    rows = [row for path in calculations for row in _undrifted(path, functional)]
+    rows = pa.concat_tables(
+        [
+            _bare(tables.empty("calculations").select(COPIED)),
+            *(_undrifted(p, functional) for p in calculations),
+        ]
+    )
     phases = known_phases.load(known, engine) if known is not None else []
     placement = placed(rows, round_, phases, functional)
     tables.write(references, "elemental_references", placement.references)
@@ -66,121 +68,96 @@ def known_beside(hull: Path) -> Path:
 
 @dataclass(frozen=True)
 class Placed:
-    """Rows of the tables `hull`, `elemental_references` and `known_phases`."""
+    """The tables `hull`, `elemental_references` and `known_phases`."""
 
-    hull: list[Row]
-    references: list[Row]
-    known: list[Row]
+    hull: pa.Table
+    references: pa.Table
+    known: pa.Table
 
 
 def placed(
-    rows: Sequence[Mapping[str, Any]], round_: int, known: Sequence[Phase] = (), functional: str = ""
+    calculations: pa.Table,
+    round_: int,
+    known: Sequence[Phase] = (),
+    functional: str = "",
+    scheme: str = "none",
+    correction: Floats | None = None,
 ) -> Placed:
-    """Place calculations of one functional, and known phases, on their common hull.
+    """Place N calculations of one functional, and known phases, on their common hull.
 
-    `rows` need the columns `COPIED`; energies are in eV/atom. `functional` labels references that are known phases.
+    `calculations` has the columns `COPIED`, energies in eV/atom; `correction` (N,) in eV/atom, of the scheme `scheme`,
+    is added to them before they are placed, while the column `energy_per_atom` stays as it was. Known phases are
+    taken as they are. `functional` labels references that are known phases. Raises `TableError` as `run` does.
     """
-    rows = sorted(rows, key=lambda row: row["calculation_id"])
-    _check(rows)
-    theory = rows[0]["theory_id"] if rows else ""
-    phases = [_as_row(phase, functional, theory) for phase in sorted(known, key=lambda phase: phase.phase_id)]
-    references = elemental_references([*rows, *phases])
-    elements = tuple(sorted(references))
-    complete = [row for row in [*rows, *phases] if all(element in references for element in row["elements"])]
-    fractions = atomic_fractions([row["chemical_formula_reduced"] for row in complete], elements)
-    reference_energies = np.array([references[element]["energy_per_atom"] for element in elements])
-    energies = np.array([row["energy_per_atom"] for row in complete], dtype=float)
-    formation = energies - fractions @ reference_energies if complete else energies
-    hull = ConvexHull.from_formation_energies(
-        elements, fractions, formation, [row["calculation_id"] for row in complete]
-    )
-    placement = hull.place()
-    number = {row["calculation_id"]: i for i, row in enumerate(complete)}
-    hull_rows = []
-    for row in rows:
-        out = {column: row[column] for column in COPIED} | {
-            "correction_scheme": "none",
-            "hull_version": round_,
-        }
-        i = number.get(row["calculation_id"])
-        if i is None:
-            out |= {
-                "formation_energy_per_atom": None,
-                "e_above_hull": None,
-                "is_on_hull": False,
-                "hull_status": HullStatus.MISSING_REFERENCE.value,
-                "decomposition": [],
-                "chemical_potentials": None,
-            }
-        else:
-            potentials = placement.chemical_potentials[i]
-            out |= {
-                "formation_energy_per_atom": float(formation[i]),
-                "e_above_hull": float(placement.e_above_hull[i]),
-                "is_on_hull": bool(placement.is_on_hull[i]),
-                "hull_status": HullStatus.OK.value,
-                "decomposition": [
-                    {"calculation_id": phase, "fraction": share}
-                    for phase, share in placement.decomposition[i]
-                ],
-                "chemical_potentials": [
-                    float(potentials[elements.index(element)]) for element in row["elements"]
-                ],
-            }
-        hull_rows.append(out)
-    known_rows = []
-    for row in phases:
-        i = number.get(row["calculation_id"])
-        known_rows.append(
-            {column: row[column] for column in _KNOWN_COPIED}
-            | {
-                "phase_id": row["calculation_id"],
-                "hull_version": round_,
-                "formation_energy_per_atom": None if i is None else float(formation[i]),
-                "e_above_hull": None if i is None else float(placement.e_above_hull[i]),
-                "is_on_hull": i is not None and bool(placement.is_on_hull[i]),
+    theories = sorted(pc.unique(calculations["theory_id"]).to_pylist())
+    if len(theories) > 1:
+        raise TableError(
+            f"calculations of one functional come from {len(theories)} theories ({', '.join(theories)}); their energies"
+            " don't compare. Give each its own campaign, or compute the older ones again"
+        )
+    phases = _as_table(known, functional, theories[0] if theories else "")
+    shared = pa.concat_tables([_bare(calculations.select(phases.column_names)), phases])
+    added = np.zeros(len(shared)) if correction is None else np.append(correction, np.zeros(len(phases)))
+    energies = pc.add(shared["energy_per_atom"], pa.array(added))
+    built = build(
+        pa.table(
+            {
+                "id": shared["calculation_id"],
+                "formula": shared["chemical_formula_reduced"],
+                "energy_per_atom": energies,
             }
         )
-    return Placed(hull_rows, [references[element] for element in elements], known_rows)
+    )
+    chosen = pc.index_in(built.references["id"], shared["calculation_id"])
+    references = shared.take(chosen).append_column("element", built.references["element"])
+    computed = built.rows < len(calculations)
+    version = pa.scalar(round_, pa.int16())
+
+    results = built.entries.filter(pa.array(computed))
+    hull = calculations.select(COPIED).take(pa.array(built.rows[computed]))
+    constants = {"correction_scheme": pa.scalar(scheme), "hull_version": version}
+    for name, value in constants.items():
+        hull = hull.append_column(name, pa.repeat(value, len(hull)))
+    for name in _RESULTS:
+        column = results[name]
+        hull = hull.append_column(
+            name, with_id_called(column, "calculation_id") if name == "decomposition" else column
+        )
+
+    results = built.entries.filter(pa.array(~computed))
+    placed_phases = shared.take(pa.array(built.rows[~computed]))
+    placed_phases = placed_phases.append_column("phase_id", placed_phases["calculation_id"])
+    placed_phases = placed_phases.append_column("hull_version", pa.repeat(version, len(placed_phases)))
+    for name in ("formation_energy_per_atom", "e_above_hull", "is_on_hull"):
+        placed_phases = placed_phases.append_column(name, results[name])
+    return Placed(
+        tables.conform("hull", hull),
+        tables.conform("elemental_references", references),
+        tables.conform("known_phases", placed_phases),
+    )
 
 
-_KNOWN_COPIED = (
-    "functional",
-    "elements",
-    "nelements",
-    "chemsys",
-    "chemical_formula_reduced",
-    "energy_per_atom",
-)
+_RESULTS = (
+    "formation_energy_per_atom", "e_above_hull", "is_on_hull", "hull_status", "decomposition", "chemical_potentials",
+)  # fmt: skip
 
 
-def _as_row(phase: Phase, functional: str, theory: str) -> Row:
-    """Give a known phase the columns that placing and references need; it has no structure."""
-    return {
-        "calculation_id": phase.phase_id,
-        "structure_id": "",
-        "functional": functional,
-        "theory_id": theory,
-        "elements": list(phase.elements),
-        "nelements": len(phase.elements),
-        "chemsys": "-".join(phase.elements),
-        "chemical_formula_reduced": phase.formula,
-        "energy_per_atom": phase.energy_per_atom,
-    }
-
-
-def elemental_references(rows: Iterable[Mapping[str, Any]]) -> dict[str, Row]:
-    """Give the row of `elemental_references` of each element: its lowest calculation, of equals the smallest id."""
-    lowest: dict[str, Mapping[str, Any]] = {}
-    for row in rows:
-        if len(row["elements"]) == 1:
-            element = row["elements"][0]
-            if element not in lowest or _rank(row) < _rank(lowest[element]):
-                lowest[element] = row
-    columns = ("functional", "theory_id", "calculation_id", "structure_id", "energy_per_atom")
-    return {
-        e: {"element": e, **{column: row[column] for column in columns}} for e, row in sorted(lowest.items())
-    }
+def _as_table(phases: Sequence[Phase], functional: str, theory: str) -> pa.Table:
+    """Give known phases the columns that placing and references need; they have no structure."""
+    n = len(phases)
+    return pa.table(
+        {
+            "calculation_id": pa.array([phase.phase_id for phase in phases], pa.string()),
+            "structure_id": pa.repeat("", n),
+            "functional": pa.repeat(functional, n),
+            "theory_id": pa.repeat(theory, n),
+            "elements": pa.array([phase.elements for phase in phases], pa.list_(pa.string())),
+            "nelements": pa.array([len(phase.elements) for phase in phases], pa.int8()),
+            "chemsys": pa.array(["-".join(phase.elements) for phase in phases], pa.string()),
+            "chemical_formula_reduced": pa.array([phase.formula for phase in phases], pa.string()),
+            "energy_per_atom": pa.array([phase.energy_per_atom for phase in phases], pa.float64()),
+        }
+    )
 
 
 def load_hull(path: Path, elements: Sequence[str] | None = None, known: Path | None = None) -> ConvexHull:
@@ -197,71 +174,45 @@ def load_hull(path: Path, elements: Sequence[str] | None = None, known: Path | N
         "formation_energy_per_atom",
         "is_on_hull",
     ]
-    rows = tables.read_rows(path, "hull", columns)
+    rows = tables.read(path, "hull", columns)
     if known is not None:
-        columns[0] = "phase_id"
-        phases = tables.read_rows(known, "known_phases", columns)
-        rows += [row | {"calculation_id": row["phase_id"]} for row in phases]
+        phases = tables.read(known, "known_phases", ["phase_id", *columns[1:]])
+        rows = pa.concat_tables([_bare(rows), _bare(phases.rename_columns(columns))])
     if elements is None:
-        elements = sorted({element for row in rows for element in row["elements"]})
-    else:
-        rows = [row for row in rows if set(row["elements"]) <= set(elements)]
-    rows = [row for row in rows if row["is_on_hull"]]
-    return ConvexHull.from_formation_energies(
-        elements,
-        atomic_fractions([row["chemical_formula_reduced"] for row in rows], elements),
-        [row["formation_energy_per_atom"] for row in rows],
-        [row["calculation_id"] for row in rows],
-    )
+        elements = sorted(pc.unique(pc.list_flatten(rows["elements"])).to_pylist())
+    rows = rows.filter(rows["is_on_hull"]).sort_by("calculation_id")
+    formulas = parse(rows["chemical_formula_reduced"], elements)
+    energies = rows["formation_energy_per_atom"].to_numpy()
+    return ConvexHull.from_formulas(elements, formulas, energies, rows["calculation_id"])
 
 
 def atomic_fractions(formulas: Sequence[str], elements: Sequence[str]) -> Floats:
     """Give atomic fractions (N, E) of formulas such as Mg2Si; raises `TableError` for an element that isn't listed."""
-    column = {element: i for i, element in enumerate(elements)}
-    out = np.zeros((len(formulas), len(column)))
-    for row, formula in enumerate(formulas):
-        counts = _counts(formula)
-        total = sum(counts.values())
-        for element, count in counts.items():
-            if element not in column:
-                raise TableError(
-                    f"formula {formula}: {element} is not among the elements {', '.join(elements)}"
-                )
-            out[row, column[element]] = count / total
-    return out
+    parsed = parse(formulas, elements)
+    if parsed.problem.any():
+        which = int(np.argmax(parsed.problem > 0))
+        raise TableError(f"formula {parsed.text[which].as_py()!r} {PROBLEMS[parsed.problem[which]]}")
+    of = np.repeat(np.arange(len(parsed.text)), parsed.sizes)
+    strange = parsed.elements >= len(elements)
+    if strange.any():
+        first = int(strange.argmax())
+        raise TableError(
+            f"formula {parsed.text[int(of[first])].as_py()}: {parsed.order[parsed.elements[first]]} is not among the"
+            f" elements {', '.join(elements)}"
+        )
+    out = np.zeros((len(parsed.text), len(elements)))
+    out[of, parsed.elements] = parsed.shares
+    return out[parsed.code]
 
 
-@lru_cache(maxsize=100_000)
-def _counts(formula: str) -> dict[str, int]:
-    parts = re.findall(r"([A-Z][a-z]?)(\d*)", formula)
-    if not parts or "".join(symbol + count for symbol, count in parts) != formula:
-        raise TableError(f"{formula!r} is not a reduced formula")
-    return {symbol: int(count or 1) for symbol, count in parts}
-
-
-def _undrifted(path: Path, functional: str) -> list[Row]:
+def _undrifted(path: Path, functional: str) -> pa.Table:
     table = tables.read(path, "calculations", [*COPIED, "protocol_drift"])
     keep = pc.and_(
         pc.equal(table["functional"], functional), pc.equal(pc.list_value_length(table["protocol_drift"]), 0)
     )
-    rows: list[Row] = table.filter(keep).select(list(COPIED)).to_pylist()
-    return rows
+    return _bare(table.filter(keep).select(list(COPIED)))
 
 
-def _rank(row: Mapping[str, Any]) -> tuple[float, str]:
-    return row["energy_per_atom"], row["calculation_id"]
-
-
-def _check(rows: Sequence[Mapping[str, Any]]) -> None:
-    theories = sorted({row["theory_id"] for row in rows})
-    if len(theories) > 1:
-        raise TableError(
-            f"calculations of one functional come from {len(theories)} theories ({', '.join(theories)}); their energies"
-            " don't compare. Give each its own campaign, or compute the older ones again"
-        )
-    for before, row in pairwise(rows):
-        if before["calculation_id"] == row["calculation_id"]:
-            raise TableError(f"calculation {row['calculation_id']} is in more than one row")
-    for row in rows:
-        if not np.isfinite(row["energy_per_atom"]):
-            raise TableError(f"calculation {row['calculation_id']}: its energy is {row['energy_per_atom']}")
+def _bare(table: pa.Table) -> pa.Table:
+    """Drop what keeps tables of different origin from being joined: metadata, and which columns may be null."""
+    return pa.Table.from_arrays(table.columns, table.column_names)
