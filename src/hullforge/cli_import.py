@@ -6,6 +6,7 @@ Reads nothing itself; modules are imported inside the commands, as in `hullforge
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Command = Callable[[argparse.Namespace], int | None]
@@ -19,7 +20,146 @@ def add(commands: Any) -> None:
         description="Read what others computed into a table.",
         epilog="hullforge import KIND --help says what a kind of source needs",
     )
-    parser.add_subparsers(title="kinds of sources", metavar="KIND", required=True)
+    kinds = parser.add_subparsers(title="kinds of sources", metavar="KIND", required=True)
+    sub = _kind(
+        kinds,
+        "alexandria",
+        _alexandria,
+        "read JSON files of ALEXANDRIA, or of pymatgen's computed entries",
+        "hullforge import alexandria alexandria_000.json.bz2 --functional PBE --out entries.parquet",
+    )
+    sub.add_argument("sources", nargs="+", metavar="FILE", help=".json, .json.gz or .json.bz2")
+    _common(sub)
+    sub = _kind(
+        kinds,
+        "mp",
+        _mp,
+        "read chemical systems of the Materials Project with your key, the variable MP_API_KEY",
+        "hullforge import mp Li-Fe-O Na-Fe-O --out entries.parquet",
+    )
+    sub.add_argument(
+        "sources", nargs="+", metavar="SYSTEM", help="chemical system; its subsystems are read too"
+    )
+    sub.add_argument(
+        "--thermo-type",
+        choices=("GGA_GGA+U", "R2SCAN"),
+        default="GGA_GGA+U",
+        help="set of entries (default: %(default)s)",
+    )
+    _common(sub)
+    sub = _kind(
+        kinds,
+        "optimade",
+        _optimade,
+        "read structures of an OPTIMADE provider",
+        """hullforge import optimade alexandria --filter 'elements HAS ALL "Li","O"' --out entries.parquet""",
+    )
+    sub.add_argument("sources", nargs="+", metavar="ADDRESS", help="base address, or alexandria, mp, oqmd")
+    sub.add_argument("--filter", default="", help="OPTIMADE filter (default: everything)")
+    sub.add_argument(
+        "--preset", default="", choices=("alexandria", "mp", "oqmd"), help="whose names for energies hold"
+    )
+    _columns(sub)
+    _common(sub)
+    for name, run, what, example in (
+        (
+            "csv",
+            _csv,
+            "CSV files, perhaps compressed",
+            "mine.csv --column energy_per_atom=e_pa --functional PBE",
+        ),
+        ("parquet", _parquet, "Parquet files", "lemat.parquet --column id=immutable_id"),
+        ("extxyz", _extxyz, "extended XYZ files, perhaps compressed", "relaxed.extxyz --functional PBEsol"),
+    ):
+        sub = _kind(
+            kinds, name, run, f"read {what}", f"hullforge import {name} {example} --out entries.parquet"
+        )
+        sub.add_argument("sources", nargs="+", metavar="FILE")
+        _columns(sub)
+        _common(sub)
+
+
+def _alexandria(a: argparse.Namespace) -> int:
+    from hullforge.imports.alexandria import Alexandria
+
+    return _load(Alexandria(), a)
+
+
+def _csv(a: argparse.Namespace) -> int:
+    from hullforge.imports.columns import Columns
+    from hullforge.imports.tabular import Csv
+
+    return _load(Csv(Columns.parsed(a.column)), a)
+
+
+def _parquet(a: argparse.Namespace) -> int:
+    from hullforge.imports.columns import Columns
+    from hullforge.imports.tabular import Parquet
+
+    return _load(Parquet(Columns.parsed(a.column)), a)
+
+
+def _extxyz(a: argparse.Namespace) -> int:
+    from hullforge.imports.columns import Columns
+    from hullforge.imports.extxyz import ExtXyz
+
+    return _load(ExtXyz(Columns.parsed(a.column)), a)
+
+
+def _optimade(a: argparse.Namespace) -> int:
+    from hullforge.imports.columns import Columns
+    from hullforge.imports.optimade_provider import PRESETS, Optimade
+
+    preset = a.preset or (a.sources[0] if a.sources[0] in PRESETS else "")
+    return _load(Optimade(a.filter, preset, Columns.parsed(a.column)), a)
+
+
+def _mp(a: argparse.Namespace) -> int:
+    from hullforge.imports.materials_project import MaterialsProject, ThermoType
+
+    return _load(MaterialsProject(ThermoType(a.thermo_type)), a)
+
+
+def _load(importer: Any, a: argparse.Namespace) -> int:
+    """Import, print what became of the rows; 1 when no row could be used."""
+    from hullforge.imports import load
+
+    said = load.Said(a.functional, a.correction_scheme, a.source, a.software)
+    summary = load.run(importer, a.sources, said, a.out)
+    print(f"{a.out}: " + "\n".join(summary.lines()))
+    if summary.refused:
+        print(f"{load.refusals_beside(a.out)}: what was refused")
+    return 0 if summary.entries else 1
+
+
+def _columns(sub: argparse.ArgumentParser) -> None:
+    """Add the mapping of columns."""
+    sub.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="MEANING=NAME",
+        help="what the source calls id, formula, energy_per_atom (eV/atom), energy (eV per cell), nsites,"
+        " energy_corrected, formation_energy_per_atom, e_above_hull, functional, ...; may be repeated",
+    )
+
+
+def _common(sub: argparse.ArgumentParser) -> None:
+    """Add what every kind of source takes."""
+    sub.add_argument(
+        "--functional", default="", help="functional of the energies, where the source doesn't say"
+    )
+    sub.add_argument(
+        "--correction-scheme",
+        default="",
+        metavar="NAME",
+        help="what the energies are corrected by: MP2020, ...",
+    )
+    sub.add_argument(
+        "--source", default="", metavar="NAME", help="what to call the source (default: its own name)"
+    )
+    sub.add_argument("--software", default="", metavar="NAME", help="code that computed the energies")
+    sub.add_argument("--out", type=Path, required=True, metavar="FILE.parquet", help="table of entries")
 
 
 def _kind(kinds: Any, name: str, run: Command, help_: str, example: str) -> argparse.ArgumentParser:

@@ -44,7 +44,7 @@ def test_every_dependency_of_the_package_is_locked():
         *(d for extra in project["optional-dependencies"].values() for d in extra),
     ]
     for requirement in wanted:
-        assert re.split(r"[<>=!~ ]", requirement)[0].lower() in locked(), requirement
+        assert re.split(r"[\[<>=!~ ]", requirement)[0].lower() in locked(), requirement
 
 
 def test_generated_documents_are_up_to_date():

@@ -5,7 +5,8 @@ rows sorted, zstd level 3, byte-stream split on floats, dictionaries on strings 
 metadata, so that the same rows give the same bytes. A half-written file is never seen under its final name.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +93,45 @@ def empty(name: str) -> pa.Table:
 def write(path: str | Path, name: str, rows: pa.Table | Iterable[Mapping[str, Any]]) -> None:
     """Write the table `name` to `path`, whole or not at all; the same rows give the same bytes."""
     table = conform(name, rows) if isinstance(rows, pa.Table) else from_rows(name, rows)
-    leaves = [leaf for field in table.schema for leaf in _leaf_paths(field.name, field.type)]
     with atomic_path(path) as temporary:
-        pq.write_table(
-            table.combine_chunks(),
-            temporary,
-            compression="zstd",
-            compression_level=3,
-            use_dictionary=[leaf for leaf, type_ in leaves if pa.types.is_string(type_)],
-            use_byte_stream_split=[leaf for leaf, type_ in leaves if pa.types.is_floating(type_)],
-            row_group_size=ROW_GROUP,
-            write_statistics=True,
-        )
+        pq.write_table(table.combine_chunks(), temporary, row_group_size=ROW_GROUP, **_options(table.schema))
+
+
+@contextmanager
+def writer(path: str | Path, name: str) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], None]]:
+    """Give a function that appends rows to the table `name`; the file appears at `path` when the block ends well.
+
+    For tables in the order of their source (without `sort_by`) of which no more than a row group is to be in memory.
+    """
+    schema = TABLES[name].arrow()
+    waiting: list[pa.Table] = []
+
+    def flush(file: pq.ParquetWriter, least: int) -> None:
+        while waiting and sum(table.num_rows for table in waiting) >= least:
+            table = pa.concat_tables(waiting)
+            waiting[:] = [table.slice(ROW_GROUP)] if table.num_rows > ROW_GROUP else []
+            file.write_table(table.slice(0, ROW_GROUP).combine_chunks(), row_group_size=ROW_GROUP)
+
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, **_options(schema)) as file:
+
+        def append(rows: Iterable[Mapping[str, Any]]) -> None:
+            waiting.append(from_rows(name, rows))
+            flush(file, ROW_GROUP)
+
+        yield append
+        flush(file, 1)
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """How all tables are written; the same rows give the same bytes."""
+    leaves = [leaf for field in schema for leaf in _leaf_paths(field.name, field.type)]
+    return {
+        "compression": "zstd",
+        "compression_level": 3,
+        "use_dictionary": [leaf for leaf, type_ in leaves if pa.types.is_string(type_)],
+        "use_byte_stream_split": [leaf for leaf, type_ in leaves if pa.types.is_floating(type_)],
+        "write_statistics": True,
+    }
 
 
 def read(path: str | Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -138,7 +166,7 @@ def read_rows(path: str | Path, name: str, columns: Sequence[str] | None = None)
     rows = table.to_pylist()
     for row in rows:
         for column in maps:
-            row[column] = dict(row[column])
+            row[column] = None if row[column] is None else dict(row[column])
     return rows
 
 

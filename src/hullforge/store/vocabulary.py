@@ -84,3 +84,23 @@ class HullChange(Described):
 
     ENTERED = "entered", "the entry is on the hull and was not before the round"
     LEFT = "left", "the entry was on the hull before the round and lies above it now"
+
+
+class ImportRefusal(Described):
+    """Why a row of a source did not become an entry."""
+
+    UNREADABLE = "unreadable", "the row is not what its format says"
+    NO_ID = "no_id", "the row has no id"
+    REPEATED_ID = "repeated_id", "an earlier row has the id"
+    BAD_FORMULA = (
+        "bad_formula",
+        "the composition is empty, not whole, or names something that is no element",
+    )
+    NO_ENERGY = "no_energy", "the row has neither a total nor a formation energy"
+    ENERGY_NOT_FINITE = "energy_not_finite", "an energy is no finite number"
+    OTHER_FUNCTIONAL = "other_functional", "the row names another functional than the user"
+    OTHER_THEORY = "other_theory", "an earlier row has another Hubbard U for one of its elements"
+    BAD_STRUCTURE = (
+        "bad_structure",
+        "the structure can't be read, is partly occupied, or has another composition",
+    )
