@@ -81,7 +81,9 @@ def check_machine(campaign: Campaign) -> None:
     from hullforge.potentials import base as potentials
 
     protocol = protocols.load(campaign.protocol)
-    base.get(campaign.engine.name).check(campaign.elements, protocol, campaign.functionals, campaign.engine)
+    base.get(campaign.engine.name).check(
+        campaign.elements, protocol, campaign.functionals, campaign.engine, campaign.execution
+    )
     potentials.check(campaign.prerelax, campaign.elements)
     if campaign.candidates is not None:
         from hullforge.crystals import decorations, prototypes

@@ -175,6 +175,11 @@ class Execution(Section):
     environment: dict[str, str] = Field(
         {}, description="variables set for the program, such as OMP_NUM_THREADS"
     )
+    potcars: Literal["library", "spec"] = Field(
+        "library",
+        description="library: POTCARs of the folder that PMG_VASP_PSP_DIR names; spec: only POTCAR.spec, which names them,"
+        " for a dry run without VASP",
+    )
 
 
 class Hull(Section):

@@ -61,8 +61,36 @@ def test_every_shipped_protocol_has_the_shape_of_the_full_one(name):
 
 
 def test_the_list_above_is_complete():
-    # A replay has no steps to share: it answers in one.
-    assert sorted(path.stem for path in protocol.FOLDER.glob("*.yaml")) == [*NAMES, "replay"]
+    # A replay has no steps to share: it answers in one. The protocols of other projects have those projects' steps.
+    others = ["matpes", "mp2020", "replay"]
+    assert sorted(path.stem for path in protocol.FOLDER.glob("*.yaml")) == sorted([*NAMES, *others])
+
+
+def test_a_rule_depends_on_one_engine_and_one_functional_alone():
+    alexandria = protocol.load("alexandria")
+    assert list(alexandria.only("PBE", "gpaw")["engines"]) == ["gpaw"]
+    vasp = alexandria.only("SCAN", "vasp")["engines"]["vasp"]
+    assert list(vasp["functionals"]) == ["SCAN"]
+    with pytest.raises(
+        ProtocolError, match=r"engines.vasp has no settings for the functional 'RPBE'; it has PBE, P"
+    ):
+        alexandria.settings("vasp", "RPBE")
+
+
+def test_an_engine_may_have_limits_of_its_own():
+    alexandria = protocol.load("alexandria")
+    theirs = {step.name: (step.fmax, step.max_ionic_steps) for step in alexandria.steps("PBE", "vasp")}
+    assert theirs == {f"relax{n}": (0.005, 250) for n in (1, 2, 3)}
+    assert alexandria.steps("PBE", "gpaw")[0].fmax == 0.02
+
+
+def test_limits_of_a_step_that_is_not_there_are_refused():
+    data = protocol.load("alexandria").model_dump()
+    data["engines"]["vasp"]["functionals"]["SCAN"]["steps"]["relax"] = {"limits": {"fmax": 0.1}}
+    with pytest.raises(
+        ProtocolError, match=r"engines.vasp.functionals.SCAN.steps names relax; .* are static"
+    ):
+        protocol.Protocol.model_validate(data).steps("SCAN", "vasp")
 
 
 def test_a_replay_is_one_answer_whose_forces_nobody_knows():

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hullforge.config import Engine as EngineConfig
+from hullforge.config import Execution
 from hullforge.dft.protocol import Protocol as DftProtocol
 from hullforge.dft.protocol import Step
 from hullforge.dft.step import Geometry
@@ -26,9 +27,17 @@ class Engine(Protocol):
     warning: str
 
     def check(
-        self, elements: Sequence[str], protocol: DftProtocol, functionals: Sequence[str], config: EngineConfig
+        self,
+        elements: Sequence[str],
+        protocol: DftProtocol,
+        functionals: Sequence[str],
+        config: EngineConfig,
+        execution: Execution | None = None,
     ) -> None:
-        """Raise `EngineError` in one sentence: not installed, other version, no data set, functional it can't do."""
+        """Raise `EngineError`: not installed, other version, no data set, functional it can't do.
+
+        `execution` is for an engine that is a program of its own: None where only data sets are to be checked.
+        """
 
     def run_type(self, functional: str, elements: Sequence[str], protocol: DftProtocol) -> str:
         """GGA, GGA+U, metaGGA or classical."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     # Not at run time: the child process starts faster without them.
     from hullforge.config import Engine as EngineConfig
-    from hullforge.config import Faults
+    from hullforge.config import Execution, Faults
     from hullforge.dft.protocol import Protocol, Step
 
 ELEMENTS = ("Ag", "Al", "Au", "C", "Cu", "H", "N", "Ni", "O", "Pd", "Pt")
@@ -75,6 +75,7 @@ class EmtEngine:
         protocol: "Protocol",
         functionals: Sequence[str],
         config: "EngineConfig",
+        execution: "Execution | None" = None,
     ) -> None:
         """Raise `EngineError` for elements without parameters, another version of ASE, unknown planned failures."""
         from importlib.metadata import version

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from hullforge.config import Engine as EngineConfig
-from hullforge.config import Section, validated
+from hullforge.config import Execution, Section, validated
 from hullforge.dft import kpoints
 from hullforge.dft.protocol import Protocol, Step
 from hullforge.dft.step import Geometry, StepInput
@@ -72,7 +72,12 @@ class GpawEngine:
     warning = ""
 
     def check(
-        self, elements: Sequence[str], protocol: Protocol, functionals: Sequence[str], config: EngineConfig
+        self,
+        elements: Sequence[str],
+        protocol: Protocol,
+        functionals: Sequence[str],
+        config: EngineConfig,
+        execution: Execution | None = None,  # noqa: ARG002 - GPAW runs in this Python
     ) -> None:
         """Raise `EngineError` when this installation can't carry out the protocol for these elements."""
         unknown = [name for name in functionals if name not in XC]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     # Not at run time: the child process is nothing but its start.
     from hullforge.config import Engine as EngineConfig
+    from hullforge.config import Execution
     from hullforge.dft.protocol import Protocol, Step
     from hullforge.dft.step import Geometry
 
@@ -44,6 +45,7 @@ class ReplayEngine:
         protocol: "Protocol",
         functionals: Sequence[str],
         config: "EngineConfig",
+        execution: "Execution | None" = None,
     ) -> None:
         """Raise `EngineError` or `TableError` for a table that is absent, of another functional or version."""
         from hullforge.errors import EngineError

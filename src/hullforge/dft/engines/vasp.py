@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from hullforge.config import Engine as EngineConfig
-from hullforge.dft.engines import vasp_inputs
+from hullforge.config import Execution
+from hullforge.dft.engines import vasp_check, vasp_inputs, vasp_potcars
 from hullforge.dft.engines.vasp_settings import functional_of
 from hullforge.dft.protocol import Protocol, Step
 from hullforge.dft.step import Geometry
+from hullforge.errors import EngineError
 from hullforge.store.structures import SYMBOLS
 
 
@@ -27,20 +29,20 @@ class VaspEngine:
         protocol: Protocol,
         functionals: Sequence[str],
         config: EngineConfig,  # noqa: ARG002 - VASP's version is known to its output alone
+        execution: Execution | None = None,
     ) -> None:
-        """Raise `EngineError` or `ConfigError` when the protocol can't be carried out for these elements."""
-        for functional in functionals:
-            ours = functional_of(protocol, functional)
-            for symbol in elements:
-                vasp_inputs.valence_electrons(
-                    ours.potcars.family, vasp_inputs.potcar_label(ours, ours.base, symbol)
-                )
+        """Raise `EngineError` with one table of all that is missing: programs, input sets, POTCARs.
+
+        Raises `ConfigError` or `ProtocolError` for wrong settings in the protocol.
+        """
+        rows = vasp_check.missing(elements, protocol, functionals, execution)
+        if rows:
+            raise EngineError(vasp_check.message(rows))
 
     def run_type(self, functional: str, elements: Sequence[str], protocol: Protocol) -> str:
         """Give GGA, GGA+U or metaGGA."""
         ours = functional_of(protocol, functional)
-        meta = bool(ours.incar.get("METAGGA")) or "R2SCAN" in map(str, ours.base_options.values())
-        kind = "metaGGA" if meta else "GGA"
+        kind = "metaGGA" if vasp_check.is_meta_gga(ours) else "GGA"
         return f"{kind}+U" if self.hubbards(functional, elements, protocol) else kind
 
     def hubbards(self, functional: str, elements: Sequence[str], protocol: Protocol) -> dict[str, float]:
@@ -51,13 +53,16 @@ class VaspEngine:
         return {symbol: rule.values[symbol] for symbol in sorted(set(elements)) if symbol in rule.values}
 
     def pseudopotentials(
-        self, functional: str, elements: Sequence[str], protocol: Protocol, config: EngineConfig
+        self,
+        functional: str,
+        elements: Sequence[str],
+        protocol: Protocol,
+        config: EngineConfig,  # noqa: ARG002 - the POTCARs themselves say more
     ) -> list[str]:
-        """Give family and label of the POTCAR of each element, alphabetical."""
+        """Give family, label, title and hash of the POTCAR of each element, alphabetical."""
         ours = functional_of(protocol, functional)
-        library = f" {config.datasets}" if config.datasets else ""
         return [
-            f"{ours.potcars.family}:{vasp_inputs.potcar_label(ours, ours.base, symbol)}{library}"
+            vasp_potcars.describe(ours.potcars.family, vasp_inputs.potcar_label(ours, ours.base, symbol))
             for symbol in sorted(set(elements))
         ]
 

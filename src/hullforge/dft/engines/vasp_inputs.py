@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hullforge.dft import kpoints
+from hullforge.dft.engines import vasp_potcars
 from hullforge.dft.engines.vasp_settings import VaspFunctional, functional_of
 from hullforge.dft.protocol import Protocol, Step
 from hullforge.dft.step import Geometry, StepInput
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 #: INCAR tags that decide only whether and how fast an energy is reached, or what is written; all others are physics.
 # fmt: off
 NUMERIC_TAGS = frozenset({
-    "ALGO", "AMIN", "AMIX", "AMIX_MAG", "BMIX", "BMIX_MAG", "EMAX", "EMIN", "IALGO", "ICHARG", "IMIX", "INIMIX", "IOPT",
-    "ISTART", "KPAR", "LAECHG", "LCHARG", "LDAUPRINT", "LELF", "LMAXMIX", "LMIXTAU", "LORBIT", "LPEAD", "LPLANE",
+    "ALGO", "AMIN", "AMIX", "AMIX_MAG", "BMIX", "BMIX_MAG", "EMAX", "EMIN", "IALGO", "IBRION", "ICHARG", "IMIX", "INIMIX",
+    "IOPT", "ISTART", "KPAR", "LAECHG", "LCHARG", "LDAUPRINT", "LELF", "LMAXMIX", "LMIXTAU", "LORBIT", "LPEAD", "LPLANE",
     "LSCALAPACK", "LVTOT", "LWAVE", "MAXMIX", "NBANDS", "NCORE", "NEDOS", "NELM", "NELMDL", "NELMIN", "NFREE", "NPAR",
     "NSIM", "NSW", "NWRITE", "POTIM", "SMASS", "SYSTEM", "WC",
 })
@@ -99,6 +100,17 @@ def set_digest(name: str) -> str:
     return ids.content_id("s1", set_data(name))[:11]
 
 
+def check_digest(ours: VaspFunctional, base: str, where: str) -> None:
+    """Raise `EngineError` when pymatgen's input set isn't the one that the protocol was written for."""
+    found, wanted = set_digest(base), ours.base_digest.get(base)
+    if found != wanted:
+        raise EngineError(
+            f"{where}: base_digest of {base} is {wanted or 'missing'}, but the {base} of the installed pymatgen has {found};"
+            " energies of two versions don't mix: install the pymatgen that the results so far were made with, or, for new"
+            f" ones, compare the set with what you want and write {found}"
+        )
+
+
 def settings(
     functional: str, step: Step, geometry: Geometry, protocol: Protocol, hubbards: dict[str, float]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -108,6 +120,7 @@ def settings(
     """
     ours = functional_of(protocol, functional)
     extra = ours.step(step.name)
+    check_digest(ours, extra.base or ours.base, f"protocol {protocol.name}, {functional}")
     structure = structure_of(geometry, None if ours.magmom == "set" else float(ours.magmom))
     grid = _grid(ours, step, geometry)
     tags = {**ours.incar, **extra.incar, **_moves(ours, step, geometry), **_hubbard_tags(hubbards)}
@@ -132,6 +145,10 @@ def settings(
 def _grid(ours: VaspFunctional, step: Step, geometry: Geometry) -> tuple[int, int, int] | None:
     """Give the Gamma-centred grid of the protocol's rule; None where the input set chooses."""
     if ours.kpoints == "set":
+        if not all(geometry.pbc):
+            raise EngineError(
+                "the protocol takes the k-points of an input set, which knows no axes without periodicity; it is for crystals"
+            )
         return None
     if not all(geometry.pbc):
         return kpoints.grid_by_length(geometry.cell, geometry.pbc, ours.low_dimensional.kpoint_length_density)
@@ -251,39 +268,10 @@ def potcar_label(ours: VaspFunctional, base: str, symbol: str) -> str:
     return given if given is not None else str(set_data(base)["POTCAR"].get(symbol, symbol))
 
 
-@cache
-def valence_electrons(family: str, label: str) -> float:
-    """Give the valence electrons of a PAW data set, from pymatgen's table of POTCARs; raises `EngineError` when unknown."""
-    found = _potcar_table().get(family, {}).get(label)
-    if found is None:
-        raise EngineError(f"engine vasp: no POTCAR '{label}' is known in the family {family}")
-    return float(found["ZVAL"])
-
-
-@cache
-def _potcar_table() -> dict[str, dict[str, dict[str, Any]]]:
-    """Read what pymatgen knows of POTCARs: by family and label: title, valence electrons, sections."""
-    import bz2
-    import json
-
-    import pymatgen.io.vasp as package
-
-    path = Path(package.__file__).with_name("potcar-summary-stats.json.bz2")
-    table = json.loads(bz2.decompress(path.read_bytes()))
-    return {
-        family: {
-            entry["symbol"]: {"TITEL": title, "ZVAL": entry["ZVAL"], "sections": entry["keywords"]["data"]}
-            for title, entries in table[family].items()
-            for entry in entries
-        }
-        for family in ("PBE", "PBE_52", "PBE_54", "PBE_64")
-    }
-
-
 def _bands(ours: VaspFunctional, structure: "Structure", labels: dict[str, str]) -> int:
     """Give NBANDS by the rule of ALEXANDRIA's driver: electrons, those of f elements twice, times 0.6, rounded down."""
     electrons = sum(
-        valence_electrons(ours.potcars.family, labels[site.specie.symbol])
+        vasp_potcars.known(ours.potcars.family, labels[site.specie.symbol]).electrons
         * (2 if site.specie.symbol in ours.bands.doubled else 1)
         for site in structure
     )
@@ -306,9 +294,16 @@ def incar_tags(step: StepInput, *, first: bool = False) -> dict[str, Any]:
 
 
 def write_inputs(
-    folder: Path, step: StepInput, parallel: dict[str, int] | None = None, *, first: bool = False
+    folder: Path,
+    step: StepInput,
+    parallel: dict[str, int] | None = None,
+    *,
+    first: bool = False,
+    potcars: str | None = None,
 ) -> None:
-    """Write INCAR, KPOINTS, POSCAR and POTCAR (without a library POTCAR.spec) of a step into `folder`.
+    """Write INCAR, KPOINTS, POSCAR and POTCAR of a step into `folder`, and which POTCARs they are (potcars.json).
+
+    `potcars` is `library` or `spec` (POTCAR.spec names them); None: the library where there is one.
 
     `parallel` (NCORE, KPAR: see `parallel_tags`) is added to the INCAR; `first`: see `incar_tags`. A grid of style `spacing` is made by VASP itself
     from KSPACING and has no KPOINTS. Raises `EngineError` when the library lacks a POTCAR.
@@ -327,24 +322,12 @@ def write_inputs(
         grid = Kpoints.gamma_automatic(numbers) if gamma else Kpoints.monkhorst_automatic(numbers)
         grid.comment = f"{step.functional} {step.name}"
         grid.write_file(str(folder / "KPOINTS"))
-    _write_potcar(folder, step.physics["potcar_family"], step.physics["potcars"])
-
-
-def _write_potcar(folder: Path, family: str, labels: Sequence[str]) -> None:
-    from pymatgen.core import SETTINGS
-    from pymatgen.io.vasp.inputs import Potcar
-
-    if not SETTINGS.get("PMG_VASP_PSP_DIR"):
-        (folder / "POTCAR.spec").write_text("\n".join(labels) + "\n")
-        return
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Potcar(list(labels), functional=family).write_file(str(folder / "POTCAR"))
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"engine vasp: no POTCAR {', '.join(labels)} of the family {family}: {error}"
-        ) from error
+    vasp_potcars.write(
+        folder,
+        step.physics["potcar_family"],
+        step.physics["potcars"],
+        potcars or ("library" if vasp_potcars.library() else "spec"),
+    )
 
 
 def parallel_tags(cores: int, n_kpoints: int, n_bands: int | None = None) -> dict[str, int]:
