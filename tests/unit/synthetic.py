@@ -14,7 +14,7 @@ import numpy as np
 from hullforge.store import tables
 from hullforge.store.schema import TABLES
 from hullforge.store.structures import NUMBERS, composition_columns
-from hullforge.thermo.hull import ConvexHull
+from hullforge.thermo import changes, place
 
 ELEMENTS = ("Li", "Mg", "Al", "Si")
 REFERENCE = {"Li": -1.90, "Mg": -1.51, "Al": -3.74, "Si": -5.43}
@@ -254,51 +254,9 @@ def _round(here: Path, number: int, chosen, all_calculations, rng, failing, cont
 
 
 def _hull(folder: Path, functional: str, number: int, rows: list[dict]) -> None:
-    references = {}
-    for row in sorted(rows, key=lambda row: row["energy_per_atom"]):
-        if row["nelements"] == 1:
-            references.setdefault(row["chemsys"], row)
-    elements = sorted(references)
-    placed = [row for row in rows if set(row["elements"]) <= set(elements)]
-    x = np.array(
-        [[row["numbers"].count(NUMBERS[s]) / row["nsites"] for s in elements] for row in placed]
-    ).reshape(len(placed), len(elements))
-    energies = np.array([row["energy_per_atom"] for row in placed]) - x @ [
-        references[s]["energy_per_atom"] for s in elements
-    ]
-    place = (
-        ConvexHull.from_formation_energies(
-            elements, x, energies, [row["calculation_id"] for row in placed]
-        ).place()
-        if placed
-        else None
-    )
-    derived = ("calculation_id", "structure_id", "candidate_id", "prototype_id", "round", "functional", "theory_id", "nsites", "volume", "elements", "nelements", "chemsys", "chemical_formula_reduced", "energy_per_atom")  # fmt: skip
-    out = []
-    for index, row in enumerate(placed):
-        out.append(
-            {
-                **defaults("hull"),
-                **{name: row[name] for name in derived},
-                "correction_scheme": "none",
-                "hull_version": number,
-                "formation_energy_per_atom": float(energies[index]),
-                "e_above_hull": float(place.e_above_hull[index]),
-                "is_on_hull": bool(place.is_on_hull[index]),
-                "hull_status": "ok",
-            }
-        )
-    tables.write(folder / f"{functional}.parquet", "hull", out)
-    tables.write(
-        folder / f"{functional}-references.parquet",
-        "elemental_references",
-        [
-            {
-                "element": s,
-                "functional": functional,
-                "theory_id": "t1-00000000",
-                **{k: row[k] for k in ("calculation_id", "structure_id", "energy_per_atom")},
-            }
-            for s, row in references.items()
-        ],
-    )
+    placed = place.placed(rows, number, (), functional)
+    path = folder / f"{functional}.parquet"
+    tables.write(path, "hull", placed.hull)
+    tables.write(folder / f"{functional}-references.parquet", "elemental_references", placed.references)
+    before = folder.parents[1] / f"round-{number - 1:03d}" / "hull" / path.name if number else None
+    changes.run(path, before, number, changes.beside(path))

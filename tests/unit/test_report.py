@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from hullforge.reports import data, figures, findings, report, statistics
+from hullforge.reports import data, figures, findings, hull_figures, report, statistics
 from hullforge.store import tables
 
 FUNCTIONALS = ["PBE", "PBEsol", "SCAN"]
@@ -316,7 +316,7 @@ def test_figures_follow_the_page_in_light_and_dark():
 
 
 def test_a_hull_without_compounds_below_zero_can_be_drawn():
-    svg = figures.binary_hull(
+    svg = hull_figures.binary_hull(
         ("Al", "Si"),
         [(0.0, 0.0, 0, True, "Al"), (1.0, 0.0, 0, True, "Si"), (0.5, 9.0, 1, False, "AlSi")],
         2,

@@ -17,6 +17,7 @@ import numpy as np
 
 from hullforge.store import atomic, tables
 from hullforge.store.structures import SYMBOLS
+from hullforge.thermo import changes
 from hullforge.thermo.place import known_beside
 
 HULL_COLUMNS = (
@@ -66,6 +67,7 @@ class Row:
 class Campaign:
     """All tables of rounds 0..`round` as rows; `hulls[functional]` is the hull after `round`.
 
+    `changes[functional]`: what each round changed on that hull.
     `known`: phases known beforehand, relative to the first functional's hull after `round`; `answers`: where a
     table of known results is replayed, the distance of each of its candidates to the hull of the known phases.
     """
@@ -86,6 +88,7 @@ class Campaign:
     n_prototypes: int
     elements: Sequence[str] = field(default=())
     known: Sequence[dict[str, Any]] = field(default=())
+    changes: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     answers: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -239,6 +242,14 @@ def read(
         ),
         n_prototypes=len(prototypes),
         elements=tuple(sorted({symbol for row in selections for symbol in row["species"]})),
+        changes={
+            f: [
+                row
+                for folder in rounds
+                for row in _read(changes.beside(folder / "hull" / f"{f}.parquet"), "hull_changes")
+            ]
+            for f in functionals
+        },
         known=_read(known_beside(here / "hull" / f"{first}.parquet"), "known_phases"),
         answers={
             row["candidate_id"]: row["e_above_known"]

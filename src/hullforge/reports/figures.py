@@ -11,7 +11,11 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hullforge.errors import ConfigError
+from hullforge.store.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,11 +23,18 @@ if TYPE_CHECKING:
 #: Okabe and Ito's palette without black and yellow, in the order in which it is used.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-#: Stand-ins that are replaced by what the page decides; no other colour may equal them.
-INK, GRID, PAPER = "#010203", "#040506", "#070809"
+LINES = ("-", "--", ":")
+#: What the page decides about: replaced in its figures, as they are in files. No other colour may equal them.
+INK, GRID, PAPER = "#1b2430", "#e3e7ec", "#fefefe"
 #: Blue is the one colour that a dark page needs lighter.
 _REPLACED = {INK: "currentColor", GRID: "var(--grid)", PAPER: "var(--card)", PALETTE[0].lower(): "var(--c0)"}
 WIDTH, HEIGHT = 4.6, 3.3
+#: Kinds of files that figures are written to, and the metadata that must be left out for the same bytes.
+_FILES: dict[str, dict[str, None]] = {
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 
 STRATUM_STYLE = {
     "exploit": (PALETTE[0], "o"),
@@ -41,7 +52,7 @@ def pretty(formula: str) -> str:
     return formula.translate(SUBSCRIPTS)
 
 
-class _Panel:
+class Panel:
     """A figure with one pair of axes, and its SVG once the block that drew it has ended."""
 
     def __init__(self, axes: "Axes") -> None:
@@ -50,7 +61,16 @@ class _Panel:
 
 
 @contextmanager
-def _panel(name: str, title: str, width: float = WIDTH, height: float = HEIGHT) -> Iterator[_Panel]:
+def panel(
+    name: str, title: str, width: float = WIDTH, height: float = HEIGHT, file: Path | None = None
+) -> Iterator[Panel]:
+    """Give a panel to draw in; afterwards it holds the figure for the page, and `file` the same figure.
+
+    `name` is the figure's own in the page; `file` ends in .svg, .png or .pdf, or `ConfigError` is raised.
+    """
+    kind = file.suffix.removeprefix(".").lower() if file is not None else ""
+    if file is not None and kind not in _FILES:
+        raise ConfigError(f"{file}: figures are written as .{', .'.join(_FILES)}")
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -82,16 +102,14 @@ def _panel(name: str, title: str, width: float = WIDTH, height: float = HEIGHT) 
     with mpl.rc_context(settings):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
-        panel = _Panel(figure.add_subplot())
-        yield panel
+        made = Panel(figure.add_subplot())
+        yield made
         buffer = io.StringIO()
-        figure.savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
-    panel.svg = _for_page(buffer.getvalue(), name, title)
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_FILES["svg"])
+        if file is not None:
+            with atomic_path(file) as temporary:
+                figure.savefig(temporary, format=kind, dpi=200, facecolor="white", metadata=_FILES[kind])
+    made.svg = _for_page(buffer.getvalue(), name, title)
 
 
 def _for_page(svg: str, name: str, title: str) -> str:
@@ -113,37 +131,128 @@ def _for_page(svg: str, name: str, title: str) -> str:
     return "\n".join(line.rstrip() for line in svg.splitlines() if line.strip())
 
 
-def distance_histogram(distances: Mapping[str, Sequence[float]], title: str) -> str:
-    """Draw how far from the hull each round's structures lie, eV/atom: one outline per round.
+def standalone(svg: str) -> str:
+    """Make a file of its own of a figure for the page: on white, with its own size, font and colours."""
+    for stand_in, colour in _REPLACED.items():
+        svg = svg.replace(colour, stand_in)
+    svg = svg.replace("font-family: inherit", "font-family: 'DejaVu Sans', sans-serif")
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
+    svg = svg.replace(
+        "<svg ", f'<svg width="{width}pt" height="{height}pt" style="background: white; color: {INK}" ', 1
+    )
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + svg + "\n"
 
-    `distances[label]` are e_above_hull values; the last bin holds everything beyond it.
+
+#: Distances beyond this are left out of the histogram of rounds, as in ALEXANDRIA's, eV/atom.
+NEAR = 0.3
+#: Width of its bins, the same for all rounds, eV/atom.
+BIN = 0.01
+
+
+def distance_histogram(distances: Mapping[str, Sequence[float]], title: str) -> str:
+    """Draw how the distances to the hull of each round's structures are distributed below `NEAR`.
+
+    `distances[label]` are e_above_hull values in eV/atom. All rounds share bins of `BIN`; a bin's height is the
+    share of all structures of its round, those beyond `NEAR` counted, so that rounds of different size compare.
     """
     import numpy as np
-    from matplotlib.ticker import MaxNLocator
 
-    width, last = 0.025, 0.6
-    edges = np.arange(0, last + width / 2, width)
-    with _panel(f"histogram {title}", title) as panel:
-        axes = panel.axes
+    edges = np.linspace(0, NEAR, round(NEAR / BIN) + 1)
+    with panel(f"histogram {title}", title) as drawn:
+        axes = drawn.axes
         top = 0.0
-        for index, (label, values) in enumerate(distances.items()):
-            clipped = np.minimum(np.asarray(values, dtype=float), last - 1e-6)
-            counts, _ = np.histogram(clipped, edges)
-            top = max(top, counts.max(initial=0))
+        for index, (label, given) in enumerate(distances.items()):
+            values = np.asarray(given, dtype=float)
+            # What lies on an edge by its decimal digits belongs to the bin that begins there.
+            counts, _ = np.histogram(values[values <= NEAR] + 1e-9, edges)
+            share = 100 * counts / max(1, len(values))
+            top = max(top, share.max(initial=0))
             colour = PALETTE[index % len(PALETTE)]
-            axes.stairs(counts, edges, fill=True, color=colour, alpha=0.25)
-            axes.stairs(counts, edges, color=colour, linewidth=1.6, label=f"{label} ({len(values)})")
+            beyond = int((values > NEAR).sum())
+            axes.stairs(share, edges, fill=True, color=colour, alpha=0.2)
+            axes.stairs(
+                share,
+                edges,
+                color=colour,
+                linewidth=1.5,
+                linestyle=LINES[index // len(PALETTE) % len(LINES)],
+                label=f"{label} ({len(values)}, {beyond} beyond)",
+            )
         axes.set(
             xlabel="distance to the hull (eV/atom)",
-            ylabel="structures",
-            xlim=(0, last),
-            ylim=(0, max(1, 1.08 * top)),
+            ylabel=f"structures of the round (% per {1000 * BIN:.0f} meV)",
+            xlim=(0, NEAR),
+            ylim=(0, max(1.0, 1.08 * top)),
             title=title,
         )
-        axes.set_xticks([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6], ["0", "0.1", "0.2", "0.3", "0.4", "0.5", "≥0.6"])
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="upper right")
-    return panel.svg
+    return drawn.svg
+
+
+def whole_distribution(distances: Mapping[str, Sequence[float]], title: str) -> str:
+    """Draw the distribution of all distances to the hull with each functional, each with the area 1.
+
+    `distances[label]` are e_above_hull values in eV/atom; beyond 4 eV/atom they are left out, as in ALEXANDRIA's.
+    """
+    import numpy as np
+
+    largest = max((value for values in distances.values() for value in values if value <= 4), default=0)
+    last = next(end for end in (0.5, 1.0, 2.0, 4.0) if largest <= end)
+    edges = np.linspace(0, last, 51)
+    with panel(f"distribution {title}", title) as drawn:
+        axes = drawn.axes
+        for index, (label, given) in enumerate(distances.items()):
+            values = np.asarray(given, dtype=float)
+            counts, _ = np.histogram(values[values <= last], edges)
+            density = counts / max(1, counts.sum()) / (edges[1] - edges[0])
+            colour = PALETTE[index % len(PALETTE)]
+            axes.stairs(density, edges, fill=True, color=colour, alpha=0.2)
+            axes.stairs(density, edges, color=colour, linewidth=1.5, label=f"{label} ({len(values)})")
+        axes.set(
+            xlabel="distance to the hull (eV/atom)",
+            ylabel="density (area 1)",
+            xlim=(0, last),
+            ylim=(0, None),
+            title=title,
+        )
+        axes.legend(loc="upper right")
+    return drawn.svg
+
+
+def prototype_bars(rows: Sequence[Mapping[str, Any]], title: str) -> str:
+    """Draw how many compounds on the hull each of the most common prototypes has.
+
+    `rows`: as `hullforge.reports.findings.prototypes` gives them, most common first.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    height = 0.75 + 0.24 * max(3, len(rows))
+    with panel(f"prototypes {title}", title, width=1.3 * WIDTH, height=height) as drawn:
+        axes = drawn.axes
+        places = range(len(rows))
+        axes.barh(places, [row["stable"] for row in rows], height=0.68, color=PALETTE[0])
+        for place, row in zip(places, rows, strict=True):
+            text = f"{row['stable']}" + (f" · {100 * row['share']:.3g} %" if row["share"] is not None else "")
+            axes.annotate(
+                text, (row["stable"], place), (4, 0), textcoords="offset points", va="center", fontsize=8.5
+            )
+        most = max((row["stable"] for row in rows), default=1)
+        axes.set(xlabel="compounds on the hull", xlim=(0, 1.18 * most), title=title)
+        axes.set_yticks(list(places), _short([row["prototype"] for row in rows], rows))
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return drawn.svg
+
+
+def _short(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name prototypes on an axis: by common name, with the label where a name repeats."""
+    texts = [
+        f"{name} ({row['protostructure']})" if names.count(name) > 1 else name
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return [text if len(text) <= 40 else text[:39] + "…" for text in texts]
 
 
 def hit_rates(groups: Sequence[Mapping[str, Any]], title: str) -> str:
@@ -151,8 +260,8 @@ def hit_rates(groups: Sequence[Mapping[str, Any]], title: str) -> str:
 
     `groups`: as `hullforge.reports.statistics.strata` gives them; strata without computed rows are left out.
     """
-    with _panel(f"hits {title}", title) as panel:
-        axes = panel.axes
+    with panel(f"hits {title}", title) as drawn:
+        axes = drawn.axes
         shown = [group for group in groups if group["stratum"] != "all" and group["after"][0]["n"]]
         for index, group in enumerate(shown):
             colour, marker = STRATUM_STYLE[group["stratum"]]
@@ -184,7 +293,7 @@ def hit_rates(groups: Sequence[Mapping[str, Any]], title: str) -> str:
         axes.grid(visible=False, axis="x")
         if shown:
             axes.legend(loc="upper left", ncols=1 if len(shown) < 4 else 2)
-    return panel.svg
+    return drawn.svg
 
 
 def parity_limits(points: Sequence[tuple[str, float, float, float | None]]) -> tuple[float, float]:
@@ -203,8 +312,8 @@ def parity(points: Sequence[tuple[str, float, float, float | None]], quantity: s
 
     `points`: (stratum, predicted, computed, uncertainty). The axes span the values; an error bar may leave them.
     """
-    with _panel(f"parity {title}", title, height=WIDTH * 0.86) as panel:
-        axes = panel.axes
+    with panel(f"parity {title}", title, height=WIDTH * 0.86) as drawn:
+        axes = drawn.axes
         limits = parity_limits(points)
         axes.plot(limits, limits, color=INK, linewidth=0.9)
         for stratum in STRATUM_STYLE:
@@ -234,69 +343,7 @@ def parity(points: Sequence[tuple[str, float, float, float | None]], quantity: s
             aspect="equal",
         )
         axes.legend(loc="upper left")
-    return panel.svg
-
-
-def binary_hull(
-    system: tuple[str, str], points: Sequence[tuple[float, float, int, bool, str]], n_rounds: int, title: str
-) -> str:
-    """Draw the convex hull of a binary system: formation energy (eV/atom) over the fraction of the second element.
-
-    `points`: (fraction, formation energy, round, on the hull, formula). Unstable structures far above are cut
-    off at a third of the hull's depth or 0.15 eV/atom above zero; how many is written.
-    """
-    with _panel(f"hull {title}", title, width=3.5, height=2.7) as panel:
-        axes = panel.axes
-        stable = sorted((x, energy, formula) for x, energy, _, on_hull, formula in points if on_hull)
-        depth = -min([energy for _, energy, _ in stable], default=0.0)
-        ceiling = max(0.15, depth / 3)
-        axes.axhline(0, color=INK, linewidth=0.6)
-        if stable:
-            axes.plot([x for x, _, _ in stable], [e for _, e, _ in stable], color=INK, linewidth=1.2)
-        for number in range(-1, n_rounds):
-            colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
-            if number < 0:  # known beforehand
-                colour, marker = INK, "."
-            for on_hull in (False, True):
-                chosen = [(x, e) for x, e, r, s, _ in points if r == number and s == on_hull and e <= ceiling]
-                if chosen:
-                    axes.plot(
-                        *zip(*chosen, strict=True),
-                        marker,
-                        markersize=7 if on_hull else 4.5,
-                        color=colour if on_hull else "none",
-                        markeredgecolor=colour,
-                        markeredgewidth=1.1,
-                        zorder=3,
-                        clip_on=False,
-                    )
-        for x, energy, formula in stable:
-            if 0 < x < 1:
-                side = "right" if x > 0.5 else "left" if x < 0.5 else "center"
-                axes.annotate(
-                    pretty(formula),
-                    (x, energy),
-                    (0, -8),
-                    textcoords="offset points",
-                    ha={"left": "right", "right": "left", "center": "center"}[side],
-                    va="top",
-                    fontsize=9,
-                    fontweight="bold",
-                )
-        beyond = sum(energy > ceiling for _, energy, _, _, _ in points)
-        if beyond:
-            axes.annotate(
-                f"{beyond} higher ↑", (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=8
-            )
-        axes.set(
-            xlabel=f"fraction of {system[1]} in {system[0]}–{system[1]}",
-            ylabel="formation energy (eV/atom)",
-            xlim=(0, 1),
-            ylim=(-1.28 * depth - 0.03, 1.05 * ceiling),
-            title=title,
-        )
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], [system[0], "0.25", "0.5", "0.75", system[1]])
-    return panel.svg
+    return drawn.svg
 
 
 def volume_change(rows: Sequence[Mapping[str, Any]], base: str, other: str, title: str) -> str:
@@ -304,8 +351,8 @@ def volume_change(rows: Sequence[Mapping[str, Any]], base: str, other: str, titl
 
     `rows`: as `hullforge.reports.statistics.volumes` gives them; those without `other` are left out.
     """
-    with _panel(f"volumes {title}", title) as panel:
-        axes = panel.axes
+    with panel(f"volumes {title}", title) as drawn:
+        axes = drawn.axes
         both = [row["volume_per_atom"] for row in rows if other in row["volume_per_atom"]]
         axes.axhline(0, color=INK, linewidth=0.7)
         axes.plot(
@@ -320,4 +367,4 @@ def volume_change(rows: Sequence[Mapping[str, Any]], base: str, other: str, titl
         axes.set(
             xlabel=f"volume with {base} (Å³/atom)", ylabel=f"volume change {base} → {other} (%)", title=title
         )
-    return panel.svg
+    return drawn.svg

@@ -6,9 +6,12 @@ first sentences. Energies in eV/atom, volumes in angstrom^3.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from hullforge.reports.data import Campaign, formula_parts
+from hullforge.reports.hull_figures import Phase
+from hullforge.store.vocabulary import HullChange
 
 #: What lies at most this far above the hull is listed as metastable, eV/atom.
 METASTABLE = 0.05
@@ -99,33 +102,176 @@ def binaries(campaign: Campaign) -> list[dict[str, Any]]:
     The fraction is that of the second element; elemental structures stand at 0 and 1. The round of phases known
     beforehand is -1.
     """
-    rows = [row for row in campaign.hulls[campaign.first] if row["formation_energy_per_atom"] is not None]
-    systems = sorted({row["chemsys"] for row in rows if row["nelements"] == 2})
-    # Phases known beforehand have no round.
-    rows += [{**row, "round": -1} for row in campaign.known if row["formation_energy_per_atom"] is not None]
+    by_system = _placed_by_system(campaign)
+    computed = {row["chemsys"] for row in campaign.hulls[campaign.first] if row["nelements"] == 2}
     return [
         {
             "chemsys": system,
-            "elements": tuple(system.split("-")),
+            "elements": (first, second),
             "points": sorted(
                 (
-                    _fraction(row["chemical_formula_reduced"], system.split("-")[1]),
+                    _fraction(row["chemical_formula_reduced"], second),
                     row["formation_energy_per_atom"],
                     row["round"],
                     row["is_on_hull"],
                     row["chemical_formula_reduced"],
                 )
-                for row in rows
-                if row["chemsys"] == system or (row["nelements"] == 1 and row["chemsys"] in system.split("-"))
+                for part in (system, first, second)
+                for row in by_system.get(part, ())
             ),
         }
-        for system in systems
+        for system in sorted(computed & by_system.keys())
+        for first, second in [system.split("-")]
     ]
+
+
+def ternaries(campaign: Campaign) -> list[dict[str, Any]]:
+    """Give the phases of each ternary system with a computed compound at most `METASTABLE` above the hull.
+
+    Systems with the most stable ternary compounds come first, of equal ones that with the lowest compound.
+    """
+    by_system = _placed_by_system(campaign)
+    computed = {row["chemsys"] for row in campaign.hulls[campaign.first] if row["nelements"] == 3}
+    found = []
+    for system in computed & by_system.keys():
+        own = by_system[system]
+        lowest = min(row["e_above_hull"] for row in own)
+        if lowest > METASTABLE:
+            continue
+        elements = system.split("-")
+        parts = ["-".join(part) for size in (1, 2, 3) for part in combinations(elements, size)]
+        phases = [
+            Phase(
+                row["chemical_formula_reduced"],
+                tuple(_fraction(row["chemical_formula_reduced"], element) for element in elements),
+                row["formation_energy_per_atom"],
+                row["e_above_hull"],
+                row["is_on_hull"],
+            )
+            for part in parts
+            for row in by_system.get(part, ())
+        ]
+        stable = len({row["chemical_formula_reduced"] for row in own if row["is_on_hull"]})
+        found.append((-stable, lowest, system, {"chemsys": system, "elements": elements, "phases": phases}))
+    return [item for *_, item in sorted(found, key=lambda entry: entry[:3])]
+
+
+def _placed_by_system(campaign: Campaign) -> dict[str, list[dict[str, Any]]]:
+    """Group what the first functional's hull places, known phases among it, by chemical system."""
+    out: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    # Phases known beforehand have no round.
+    for row in [*campaign.hulls[campaign.first], *({**row, "round": -1} for row in campaign.known)]:
+        if row["formation_energy_per_atom"] is not None:
+            out[row["chemsys"]].append(row)
+    return out
 
 
 def _fraction(formula: str, symbol: str) -> float:
     counts = dict(formula_parts(formula))
     return counts.get(symbol, 0) / sum(counts.values())
+
+
+def prototypes(campaign: Campaign) -> list[dict[str, Any]]:
+    """Count the compounds on the first functional's hull by prototype, most common first; elements are left out.
+
+    `share` is that of all compounds on the hull, `computed` how many compounds of the prototype were computed.
+    """
+    computed: dict[str, int] = defaultdict(int)
+    stable: dict[str, list[str]] = defaultdict(list)
+    for row in campaign.hulls[campaign.first]:
+        if row["nelements"] > 1:
+            computed[row["prototype_id"]] += 1
+            if row["is_on_hull"]:
+                stable[row["prototype_id"]].append(row["chemical_formula_reduced"])
+    total = sum(len(formulas) for formulas in stable.values())
+    rows = [
+        {
+            "prototype": campaign.prototype(prototype),
+            "protostructure": prototype.rsplit("-", 1)[0],
+            "stable": len(formulas),
+            "share": len(formulas) / total,
+            "computed": computed[prototype],
+            "formulas": sorted(formulas),
+        }
+        for prototype, formulas in stable.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["stable"], row["protostructure"], row["prototype"]))
+
+
+def holding_half(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Give how many of the most common prototypes hold at least half of the compounds on the hull."""
+    half = sum(row["stable"] for row in rows) / 2
+    running = 0.0
+    for number, row in enumerate(rows, start=1):
+        running += row["stable"]
+        if running >= half:
+            return number
+    return 0
+
+
+def changes(campaign: Campaign) -> dict[str, dict[str, Any]]:
+    """Give what each round changed on the hull of each functional: counts per round, and this round's rows.
+
+    In round 0 everything on the hull has entered it, which is no change to list: its rows are left out.
+    """
+    return {
+        functional: {
+            "rounds": [_changed(number, rows) for number in sorted({row["hull_version"] for row in rows})],
+            "rows": [
+                _change(campaign, names, row)
+                for row in sorted(rows, key=_by_size_of_change)
+                if row["hull_version"] == campaign.round > 0
+            ],
+        }
+        for functional, rows in campaign.changes.items()
+        if rows
+        for names in [_formulas(campaign, functional)]
+    }
+
+
+def _changed(number: int, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    here = [row for row in rows if row["hull_version"] == number]
+    entered = [row for row in here if row["change"] == HullChange.ENTERED]
+    return {
+        "round": number,
+        "entered": len(entered),
+        "left": len(here) - len(entered),
+        "references": sum(row["is_reference"] for row in entered),
+    }
+
+
+def _by_size_of_change(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    size = row["e_above_hull_before"] if row["change"] == HullChange.ENTERED else row["e_above_hull"]
+    return row["change"], -abs(size or 0.0), row["chemical_formula_reduced"], row["calculation_id"]
+
+
+def _change(campaign: Campaign, names: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, Any]:
+    displacing = set(row["displaced_by"])
+    return {
+        "change": row["change"],
+        "formula": row["chemical_formula_reduced"],
+        "prototype": campaign.prototype(row["prototype_id"]) if row["prototype_id"] is not None else "known",
+        "round": row["round"],
+        "is_reference": row["is_reference"],
+        "formation_energy": row["formation_energy_per_atom"],
+        "before": row["e_above_hull_before"],
+        "after": row["e_above_hull"],
+        "decomposition": [
+            {
+                "formula": names.get(phase["calculation_id"], phase["calculation_id"]),
+                "fraction": phase["fraction"],
+                "new": phase["calculation_id"] in displacing,
+            }
+            for phase in row["decomposition"]
+        ]
+        if row["change"] == HullChange.LEFT
+        else [],
+    }
+
+
+def _formulas(campaign: Campaign, functional: str) -> dict[str, str]:
+    names = {row["calculation_id"]: row["chemical_formula_reduced"] for row in campaign.hulls[functional]}
+    return names | {row["phase_id"]: row["chemical_formula_reduced"] for row in campaign.known}
 
 
 def larger_systems(campaign: Campaign) -> list[dict[str, Any]]:

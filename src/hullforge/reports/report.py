@@ -1,16 +1,17 @@
 """The report of a round: one HTML page that stands alone, and the same numbers as JSON.
 
 Comes in: the folders of rounds 0 to r. Goes out: `report.html`, with its styles and figures inside and nothing
-from outside, and `metrics.json`. The same tables give the same numbers; only what is under `costs`, measured
+from outside, `metrics.json`, and the figures again as files in `figures/`. The same tables give the same numbers; only what is under `costs`, measured
 times, differs between runs. This module puts together what `statistics`, `findings` and `figures` make.
 """
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hullforge.reports import data, figures, findings, statistics
+from hullforge.reports import data, figures, findings, hull_figures, statistics
 from hullforge.store import atomic
 from hullforge.store.vocabulary import Stratum
 
@@ -18,6 +19,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 #: At most this many rows of a table are printed; the tables themselves hold all.
 MOST_ROWS = 40
 MOST_VOLUMES = 20
+#: At most this many pictures of a kind.
+MOST_HULLS, MOST_TRIANGLES, MOST_PROTOTYPES = 45, 24, 15
 
 
 def run(
@@ -39,7 +42,18 @@ def run(
     metrics = measure(campaign)
     metrics["engine_warning"] = engine_warning
     atomic.write_json(out / "metrics.json", metrics)
-    atomic.write_text(out / "report.html", render(campaign, metrics))
+    drawn = drawings(campaign, metrics)
+    _write_figures(out / "figures", drawn)
+    atomic.write_text(out / "report.html", render(campaign, metrics, drawn))
+
+
+def _write_figures(folder: Path, drawn: Mapping[str, Sequence[str]]) -> None:
+    """Write the figures as files, and nothing else into their folder: what an earlier report drew goes."""
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    for kind, svgs in drawn.items():
+        for number, svg in enumerate(svgs, start=1):
+            atomic.write_text(folder / f"{kind}-{number:02d}.svg", figures.standalone(svg))
 
 
 def measure(campaign: data.Campaign) -> dict[str, Any]:
@@ -66,6 +80,9 @@ def measure(campaign: data.Campaign) -> dict[str, Any]:
         "compounds": found,
         "elements": findings.elements(campaign),
         "larger_systems": findings.larger_systems(campaign),
+        "hull_changes": findings.changes(campaign),
+        "prototypes": findings.prototypes(campaign),
+        "distances": statistics.rounds(campaign),
         "strata": groups,
         "discovery_acceleration": statistics.discovery_acceleration(groups),
         "replay": statistics.replay(campaign),
@@ -95,14 +112,23 @@ def drawings(campaign: data.Campaign, metrics: Mapping[str, Any]) -> dict[str, l
         f"round {r}": [row.after for row in rows if row.round == r and row.after is not None]
         for r in range(campaign.round + 1)
     }
-    drawn: dict[str, list[str]] = {"histogram": [], "hits": [], "parity": [], "hulls": [], "volumes": []}
+    by_functional = {
+        functional: [row["e_above_hull"] for row in hull if row["e_above_hull"] is not None]
+        for functional, hull in campaign.hulls.items()
+    }
+    drawn: dict[str, list[str]] = {
+        name: [] for name in ("histogram", "hits", "parity", "hulls", "triangles", "prototypes", "volumes")
+    }
     if rows:
-        drawn["histogram"].append(
+        drawn["histogram"] += [
             figures.distance_histogram(
                 {k: v for k, v in by_round.items() if v},
-                f"Distance to the {campaign.first} hull after round {campaign.round}",
-            )
-        )
+                f"By round, against the {campaign.first} hull after round {campaign.round}",
+            ),
+            figures.whole_distribution(
+                {k: v for k, v in by_functional.items() if v}, "All rounds, each functional's own hull"
+            ),
+        ]
     if any(group["computed"] for group in metrics["strata"]):
         drawn["hits"].append(figures.hit_rates(metrics["strata"], f"Hits of round {campaign.round}"))
     here = [row for row in rows if row.round == campaign.round]
@@ -121,10 +147,23 @@ def drawings(campaign: data.Campaign, metrics: Mapping[str, Any]) -> dict[str, l
         known = [(s, p, c, u) for s, p, c, u in pairs if p is not None and c is not None]
         if known:
             drawn["parity"].append(figures.parity(known, quantity, title))
-    for system in findings.binaries(campaign):
+    for system in findings.binaries(campaign)[:MOST_HULLS]:
         drawn["hulls"].append(
-            figures.binary_hull(
+            hull_figures.binary_hull(
                 system["elements"], system["points"], campaign.round + 1, system["chemsys"].replace("-", "–")
+            )
+        )
+    for system in findings.ternaries(campaign)[:MOST_TRIANGLES]:
+        drawn["triangles"].append(
+            hull_figures.ternary_hull(
+                system["elements"], system["phases"], system["chemsys"].replace("-", "–")
+            )
+        )
+    if metrics["prototypes"]:
+        drawn["prototypes"].append(
+            figures.prototype_bars(
+                metrics["prototypes"][:MOST_PROTOTYPES],
+                f"On the {campaign.first} hull after round {campaign.round}",
             )
         )
     for other in campaign.functionals[1:]:
@@ -143,8 +182,8 @@ def _own_volume(row: Mapping[str, Any], functional: str, functionals: Sequence[s
     return functional in volume and (before not in volume or abs(volume[functional] - volume[before]) > 1e-6)
 
 
-def render(campaign: data.Campaign, metrics: Mapping[str, Any]) -> str:
-    """Give the page."""
+def render(campaign: data.Campaign, metrics: Mapping[str, Any], drawn: Mapping[str, Sequence[str]]) -> str:
+    """Give the page with the figures of `drawings`."""
     import jinja2
     from markupsafe import Markup
 
@@ -164,14 +203,19 @@ def render(campaign: data.Campaign, metrics: Mapping[str, Any]) -> str:
         "sentence": _sentence,
         "number": _number,
     }
-    drawn = {name: [Markup(svg) for svg in svgs] for name, svgs in drawings(campaign, metrics).items()}  # noqa: S704 - our own SVG, text escaped by matplotlib
+    page = {name: [Markup(svg) for svg in svgs] for name, svgs in drawn.items()}  # noqa: S704 - our own SVG, text escaped by matplotlib
     return environment.get_template("report.html").render(
         m=metrics,
-        figures=drawn,
+        figures=page,
         first=campaign.first,
         strata={stratum.value: stratum.description for stratum in Stratum},
         metastable=1000 * findings.METASTABLE,
         most_rows=MOST_ROWS,
+        most_prototypes=MOST_PROTOTYPES,
+        half=findings.holding_half(metrics["prototypes"]),
+        histogram_end=figures.NEAR,
+        n_binaries=len(findings.binaries(campaign)),
+        n_ternaries=len(findings.ternaries(campaign)),
         most_volumes=MOST_VOLUMES,
         own_volume=lambda row, functional: _own_volume(row, functional, campaign.functionals),
         shared_volumes=[
@@ -204,11 +248,9 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else _signed(f"{value:.{digits}f}")
 
 
-def _mev(value: float | None) -> str:
-    if value is None:
-        return "–"
-    rounded = round(1000 * value)
-    return _signed(str(rounded)) if rounded else "0"
+def _mev(value: float | None, digits: int = 0) -> str:
+    """Write an energy in meV; the sign of what rounds to zero is left out."""
+    return "–" if value is None else _signed(f"{round(1000 * value, digits) + 0.0:.{digits}f}")
 
 
 def _percent(value: float | None) -> str:

@@ -46,6 +46,16 @@ def _rates(distances: Sequence[float]) -> list[dict[str, Any]]:
     ]
 
 
+def rounds(campaign: Campaign) -> list[dict[str, Any]]:
+    """Give how far each round's structures lie from the report's hull: hit rates, and the median in eV/atom."""
+    out = []
+    for number in range(campaign.round + 1):
+        distances = [row.after for row in campaign.rows if row.round == number and row.after is not None]
+        if distances:
+            out.append({"round": number, "rates": _rates(distances), "median": float(np.median(distances))})
+    return out
+
+
 def strata(campaign: Campaign, round_: int) -> list[dict[str, Any]]:
     """Give selected, computed, failed and hit rates of each stratum of a round, and of the round as a whole.
 
