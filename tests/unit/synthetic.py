@@ -254,7 +254,7 @@ def _round(here: Path, number: int, chosen, all_calculations, rng, failing, cont
 
 
 def _hull(folder: Path, functional: str, number: int, rows: list[dict]) -> None:
-    placed = place.placed(rows, number, (), functional)
+    placed = place.placed(tables.from_rows("calculations", rows), number, (), functional)
     path = folder / f"{functional}.parquet"
     tables.write(path, "hull", placed.hull)
     tables.write(folder / f"{functional}-references.parquet", "elemental_references", placed.references)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import pyarrow as pa
 import pytest
 
 from hullforge.store import tables
@@ -22,7 +23,8 @@ def calculation(name: str, formula: str, energy: float, round_: int = 0) -> dict
 
 
 def hull(folder, round_: int, rows: list[dict], phases: list[Phase] = ()) -> object:
-    placed = place.placed(rows, round_, phases, "PBE")
+    schema = tables.empty("calculations").select(place.COPIED).schema
+    placed = place.placed(pa.Table.from_pylist(rows, schema), round_, phases, "PBE")
     path = folder / f"{round_}-{next(COUNTER)}" / "PBE.parquet"
     tables.write(path, "hull", placed.hull)
     tables.write(path.with_name("PBE-references.parquet"), "elemental_references", placed.references)
