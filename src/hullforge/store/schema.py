@@ -428,6 +428,22 @@ TABLES: dict[str, Table] = {
             ),
         ),
         Table(
+            "placed",
+            "entries of any files, placed on their common hull or against a fixed one by `hullforge hull`",
+            ("id",),
+            (
+                C("id", STR, "id in the file"),
+                C("formula", STR, "formula as the file gives it"),
+                C("energy_per_atom", F64, "energy that was placed", "eV/atom", "the file gives none"),
+                C("formation_energy_per_atom", F64, "against the lowest entry of each element", "eV/atom", "an elemental reference is missing, or the hull is fixed"),
+                C("e_above_hull", F64, "distance to the convex hull; negative: below a fixed hull", "eV/atom", "an elemental reference is missing, or the row could not be placed"),
+                C("is_on_hull", BOOL, "e_above_hull <= 1e-8 eV/atom"),
+                C("hull_status", STR, "ok, missing_reference, or why the entry was not placed"),
+                C("decomposition", many(pa.struct([("id", STR), ("fraction", F64)])), "stable entries at this composition, fractions of atoms; empty against a fixed hull"),
+                C("chemical_potentials", many(F64), "one per element, alphabetical, relative to the elemental references", "eV/atom", "an elemental reference is missing, or the hull is fixed"),
+            ),
+        ),
+        Table(
             "refusals",
             "rows of a source that could not become entries",
             (),
