@@ -77,6 +77,31 @@ def add(commands: Any) -> None:
         sub.add_argument("sources", nargs="+", metavar="FILE")
         _columns(sub)
         _common(sub)
+    sub = _kind(
+        kinds,
+        "vasp",
+        _vasp,
+        "read folders in which VASP ran, at any depth, into tables of calculations, frames and failures",
+        "hullforge import vasp runs/2023 runs/2024 --out imported",
+    )
+    sub.add_argument("sources", nargs="+", type=Path, metavar="DIR", help="folder with runs anywhere below")
+    sub.add_argument(
+        "--workers", type=int, default=0, help="processes, one thread each (default: one a core)"
+    )
+    sub.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the tables")
+
+
+def _vasp(a: argparse.Namespace) -> int:
+    """Harvest, print what became of the runs; 1 when there is no calculation among them."""
+    import os
+
+    from hullforge.imports import vasp
+
+    summary = vasp.run(a.sources, a.out, workers=a.workers or len(os.sched_getaffinity(0)))
+    print(f"{a.out}: " + "\n".join(summary.lines()))
+    if summary.refused:
+        print(f"{a.out / 'refusals.parquet'}: every run that was refused, and why")
+    return 0 if summary.calculations else 1
 
 
 def _alexandria(a: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ ALLOWED = {
     "screening": GROUND | {"crystals", "thermo", "screening"},
     "potentials": GROUND | {"crystals", "thermo", "potentials"},
     "dft": GROUND | {"crystals", "thermo", "dft"},
-    "imports": GROUND | {"crystals", "thermo", "imports"},
+    "imports": GROUND | {"dft"} | {"crystals", "thermo", "imports"},
     "replay": GROUND | {"crystals", "thermo", "dft", "replay"},
 }
 

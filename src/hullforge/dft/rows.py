@@ -8,27 +8,15 @@ machine or the clock.
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from hullforge.dft.calculation import Context, Outcome, Start
 from hullforge.dft.recovery import max_force, max_stress
 from hullforge.dft.step import Geometry
-from hullforge.store import ids
-from hullforge.store.structures import composition_columns
+from hullforge.store.structures import structure_columns
 
 
 def geometry_columns(geometry: Geometry) -> dict[str, Any]:
     """Give structure and derived columns of a geometry, `structure_id` included."""
-    cell = np.reshape(np.asarray(geometry.cell, dtype=float), (3, 3))
-    return {
-        "structure_id": ids.structure_id(geometry.numbers, cell, geometry.positions, geometry.pbc),
-        "numbers": geometry.numbers,
-        "cell": geometry.cell,
-        "positions": geometry.positions,
-        "pbc": geometry.pbc,
-        "volume": abs(float(np.linalg.det(cell))),
-        **composition_columns(geometry.numbers),
-    }
+    return structure_columns(geometry.numbers, geometry.cell, geometry.positions, geometry.pbc)
 
 
 def _common(context: Context, start: Start, outcome: Outcome) -> dict[str, Any]:

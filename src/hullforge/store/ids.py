@@ -53,8 +53,8 @@ def candidate_id(prototype_id: str, elements: list[str] | tuple[str, ...]) -> st
     return content_id("c1", {"prototype_id": prototype_id, "elements": list(elements)})
 
 
-def calculation_id(theory_id: str, candidate: str, start_structure_id: str) -> str:
-    """Id of a calculation: which theory, of which candidate, from which starting geometry."""
+def calculation_id(theory_id: str, candidate: str | None, start_structure_id: str) -> str:
+    """Id of a calculation: which theory, of which candidate (none for an imported one), from which geometry."""
     return content_id("k1", {"theory_id": theory_id, "candidate_id": candidate, "start": start_structure_id})
 
 

@@ -71,7 +71,11 @@ PROTOTYPE_ID = C(
     "prototype_id", STR, "id of the prototype: protostructure label and a hash of its shell graph"
 )
 CANDIDATE_ID = C("candidate_id", STR, "id of the candidate: prototype and elements")
-ROUND = C("round", I16, "round of the campaign, from 0")
+#: For the tables that imported calculations stand in, too.
+_IMPORTED = "imported, not made from a prototype"
+PROTOTYPE_ID_OR_NONE = C("prototype_id", STR, PROTOTYPE_ID.description, "", _IMPORTED)
+CANDIDATE_ID_OR_NONE = C("candidate_id", STR, CANDIDATE_ID.description, "", _IMPORTED)
+ROUND = C("round", I16, "round of the campaign, from 0; 0 where it was imported")
 BATCH = C("batch", I32, "batch within the round, from 0")
 FUNCTIONAL = C("functional", STR, "exchange-correlation functional: PBE, PBEsol, SCAN, ...")
 THEORY_ID = C(
@@ -212,20 +216,20 @@ TABLES: dict[str, Table] = {
                 C("calculation_id", STR, "id: theory, candidate and starting geometry"),
                 C("structure_id", STR, "id of the final geometry, the one in this row"),
                 C("parent_structure_id", STR, "id of the starting geometry"),
-                CANDIDATE_ID,
-                PROTOTYPE_ID,
+                CANDIDATE_ID_OR_NONE,
+                PROTOTYPE_ID_OR_NONE,
                 ROUND,
-                C("source", STR, "where the calculation comes from: the campaign's name"),
+                C("source", STR, "where the calculation comes from: the campaign's name, or the imported folder"),
                 FUNCTIONAL,
                 THEORY_ID,
-                C("run_type", STR, "GGA, GGA+U, metaGGA, classical or replay"),
+                C("run_type", STR, "GGA, GGA+U, metaGGA, classical or replay; LDA or hybrid where imported"),
                 C("hubbards", pa.map_(STR, F64), "Hubbard U by element; empty: none", "eV"),
                 C("software", STR, "engine"),
                 C("software_version", STR, "version of the engine"),
                 C("pseudopotentials", many(STR), "PAW data sets or the like, one per element, alphabetical"),
                 C("input_hash", STR, "hash of the first step's input as the engine got it"),
                 C("encut", F64, "plane-wave cutoff", "eV", "the engine has none"),
-                C("kpoints", pa.list_(U16, 3), "Gamma-centred grid of the last step", "", "the engine has none"),
+                C("kpoints", pa.list_(U16, 3), "grid of the last step, Gamma-centred unless imported", "", "the engine has none, or no grid"),
                 C("steps", many(STR), "steps of the protocol that were run, in order"),
                 C("energy", F64, "total energy of the cell at the last step, extrapolated to zero smearing", "eV"),
                 C("energy_per_atom", F64, "energy over number of atoms", "eV/atom"),
@@ -273,10 +277,10 @@ TABLES: dict[str, Table] = {
             ("functional", "chemsys", "chemical_formula_reduced", "calculation_id"),
             (
                 C("calculation_id", STR, "id: theory, candidate and starting geometry"),
-                CANDIDATE_ID,
-                PROTOTYPE_ID,
+                CANDIDATE_ID_OR_NONE,
+                PROTOTYPE_ID_OR_NONE,
                 ROUND,
-                C("source", STR, "the campaign's name"),
+                C("source", STR, "the campaign's name, or the imported folder"),
                 FUNCTIONAL,
                 THEORY_ID,
                 C("parent_structure_id", STR, "id of the starting geometry, the one in this row"),
@@ -311,8 +315,8 @@ TABLES: dict[str, Table] = {
             (
                 C("calculation_id", STR, "calculation that is placed"),
                 C("structure_id", STR, "its final geometry"),
-                CANDIDATE_ID,
-                PROTOTYPE_ID,
+                CANDIDATE_ID_OR_NONE,
+                PROTOTYPE_ID_OR_NONE,
                 ROUND,
                 FUNCTIONAL,
                 THEORY_ID,
@@ -462,10 +466,10 @@ TABLES: dict[str, Table] = {
             (
                 C("structure_id", STR, "id of the geometry"),
                 C("parent_structure_id", STR, "id of the geometry that its calculation started from"),
-                CANDIDATE_ID,
-                PROTOTYPE_ID,
+                CANDIDATE_ID_OR_NONE,
+                PROTOTYPE_ID_OR_NONE,
                 ROUND,
-                C("source", STR, "where the structure comes from: the campaign's name"),
+                C("source", STR, "where the structure comes from: the campaign's name, or the imported folder"),
                 C("space_group_it_number", I16, "space group of this geometry", "", "the symmetry search failed"),
                 C("symprec", F64, "tolerance of the symmetry search", "angstrom"),
                 *GEOMETRY,

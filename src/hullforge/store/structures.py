@@ -157,15 +157,22 @@ def row_from_atoms(atoms: "Atoms") -> dict[str, Any]:
     Besides the four: `structure_id`, `nsites`, `volume` (angstrom^3), `elements` (sorted alphabetically),
     `nelements`, `chemsys`, `chemical_formula_reduced` (OPTIMADE order: alphabetical).
     """
-    numbers = [int(n) for n in atoms.numbers]
-    cell = np.asarray(atoms.cell.array, dtype=float)
-    positions = np.asarray(atoms.positions, dtype=float)
-    pbc = [bool(p) for p in atoms.pbc]
+    return structure_columns(atoms.numbers, atoms.cell.array, atoms.positions, atoms.pbc)
+
+
+def structure_columns(
+    numbers: Any, cell: Any, positions: Any, pbc: Any = (True, True, True)
+) -> dict[str, Any]:
+    """Give what `row_from_atoms` gives, from numbers (N,), cell (3, 3) and Cartesian positions (N, 3) in angstrom."""
+    numbers = [int(n) for n in numbers]
+    cell = np.asarray(cell, dtype=float).reshape(3, 3)
+    positions = np.asarray(positions, dtype=float).reshape(-1, 3)
+    pbc = [bool(p) for p in pbc]
     return {
         "structure_id": ids.structure_id(numbers, cell, positions, pbc),
         "numbers": numbers,
-        "cell": [float(x) for x in cell.ravel()],
-        "positions": [[float(x) for x in xyz] for xyz in positions],
+        "cell": cell.ravel().tolist(),
+        "positions": positions.tolist(),
         "pbc": pbc,
         "volume": abs(float(np.linalg.det(cell))),
         **composition_columns(numbers),

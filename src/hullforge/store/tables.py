@@ -98,10 +98,11 @@ def write(path: str | Path, name: str, rows: pa.Table | Iterable[Mapping[str, An
 
 
 @contextmanager
-def writer(path: str | Path, name: str) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], None]]:
+def writer(path: str | Path, name: str) -> Iterator[Callable[[pa.Table | Iterable[Mapping[str, Any]]], None]]:
     """Give a function that appends rows to the table `name`; the file appears at `path` when the block ends well.
 
-    For tables in the order of their source (without `sort_by`) of which no more than a row group is to be in memory.
+    For tables of which no more than a row group is to be in memory: those in the order of their source (without
+    `sort_by`), and those whose pieces are given in their order.
     """
     schema = TABLES[name].arrow()
     waiting: list[pa.Table] = []
@@ -114,8 +115,8 @@ def writer(path: str | Path, name: str) -> Iterator[Callable[[Iterable[Mapping[s
 
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, **_options(schema)) as file:
 
-        def append(rows: Iterable[Mapping[str, Any]]) -> None:
-            waiting.append(from_rows(name, rows))
+        def append(rows: pa.Table | Iterable[Mapping[str, Any]]) -> None:
+            waiting.append(conform(name, rows) if isinstance(rows, pa.Table) else from_rows(name, rows))
             flush(file, ROW_GROUP)
 
         yield append

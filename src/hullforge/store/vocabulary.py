@@ -69,6 +69,29 @@ class FailureReason(Described):
     ENGINE_ERROR = "engine_error", "the engine raised an error that no handler knows"
 
 
+class RunRefusal(Described):
+    """Why a run that was found in a folder is neither a calculation nor a failure."""
+
+    FOREIGN = "foreign", "the file is not VASP's, is damaged, or holds nothing that was computed"
+    TRUNCATED = "truncated", "the file ends early: the run was killed, or the copy is not whole"
+    NO_ENERGY = "no_energy", "the run is whole and has no ionic step with an energy"
+    THEORY_UNKNOWN = (
+        "theory_unknown",
+        "functional, POTCARs or cutoff can't be told, or a correction has no tag",
+    )
+    NOT_A_MINIMUM = (
+        "not_a_minimum",
+        "molecular dynamics, a transition path, phonons or response: no single structure is computed",
+    )
+    NOT_SELF_CONSISTENT = (
+        "not_self_consistent",
+        "a fixed charge density (ICHARG 10 and above), a machine-learned force field, or no ground state",
+    )
+    CHARGED = "charged", "the cell is not neutral, so its energy has no place on a hull"
+    CONTRADICTORY = "contradictory", "vasprun.xml and OUTCAR in the folder are of two different runs"
+    REPEATED = "repeated", "another folder holds a run of the same theory from the same starting geometry"
+
+
 class HullStatus(Described):
     """Whether a row could be placed relative to the hull."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hullforge.dft.engines import vasp_parse as vasp
-from hullforge.dft.engines.vasp_parse import IonicStep, Kpoints, Run, VaspOutputError
+from hullforge.dft.engines.vasp_parse import IonicStep, Kpoints, Run, TruncatedError, VaspOutputError
 from hullforge.store.structures import NUMBERS
 
 _NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[Ee][-+]?\d+)?"
@@ -113,9 +113,9 @@ def read(path: Path) -> Run:
     try:
         return _run(path, text, problem, words)
     except (ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
-        missing = "lines that VASP always prints are missing or cut"
-        why = f"{problem}, before anything was computed" if problem else f"can't be read: {missing}"
-        raise VaspOutputError(f"{path}: {why}") from error
+        if problem:
+            raise TruncatedError(f"{path}: {problem}, before anything was computed") from error
+        raise VaspOutputError(f"{path}: lines that VASP always prints are missing or cut") from error
 
 
 def _run(path: Path, text: bytes, problem: str, words: Words) -> Run:
@@ -280,7 +280,8 @@ def _parameters(head: bytes) -> dict[str, Any]:
         if kind is None or name in found:
             continue
         if kind is bool:
-            found[name] = value in ("T", ".TRUE.")
+            # VASP 6 begins with the INCAR as the user wrote it: .TRUE., True, T, or LREAL = Auto.
+            found[name] = value.upper().strip(".")[:1] in ("T", "A", "O")
         elif kind is str:
             found[name] = value if value not in ("F", "T") else "--"
         else:

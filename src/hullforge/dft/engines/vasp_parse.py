@@ -33,6 +33,14 @@ class VaspOutputError(HullforgeError):
     """A file that isn't VASP's, or holds something that can't be read; the message names the file."""
 
 
+class TruncatedError(VaspOutputError):
+    """A file that ends before anything was computed."""
+
+
+class OtherRunError(VaspOutputError):
+    """Two files in one folder that are of two runs."""
+
+
 @dataclass(frozen=True)
 class IonicStep:
     """One ionic step: a geometry and what VASP computed for exactly that geometry.
@@ -169,7 +177,7 @@ def _joined(run: Run, words: Any, name: str) -> Run:
     if any(abs(step.free_energy - told) > SAME_RUN for step, told in both) or (
         run.complete and words.complete and len(words.free_energies) != len(run.steps)
     ):
-        raise VaspOutputError(
+        raise OtherRunError(
             f"{run.source} and {name} are not of the same run: their ionic steps differ in number or energy"
         )
     steps = tuple(

@@ -16,7 +16,7 @@ from xml.parsers import expat
 import numpy as np
 
 from hullforge.dft.engines import vasp_parse as vasp
-from hullforge.dft.engines.vasp_parse import IonicStep, Kpoints, Run, VaspOutputError
+from hullforge.dft.engines.vasp_parse import IonicStep, Kpoints, Run, TruncatedError, VaspOutputError
 from hullforge.store.structures import NUMBERS
 
 _CHUNK = 1 << 22
@@ -51,7 +51,7 @@ def read(path: Path) -> Run:
     """
     data, problem = _text(path)
     if problem and not data:
-        raise VaspOutputError(f"{path}: {problem}")
+        raise _refusal(path, problem)
     if b"<modeling>" not in data[:4096]:
         raise VaspOutputError(f"{path}: not a vasprun.xml: it does not begin with <modeling>")
     end = data.find(b"<calculation>")
@@ -60,8 +60,14 @@ def read(path: Path) -> Run:
         return _run(path, data, header, problem)
     except (ET.ParseError, ValueError, IndexError, KeyError, AttributeError) as error:
         if problem:
-            raise VaspOutputError(f"{path}: {problem}, before anything was computed") from error
+            raise _refusal(path, f"{problem}, before anything was computed") from error
         raise VaspOutputError(f"{path}: can't be read: {error}") from error
+
+
+def _refusal(path: Path, problem: str) -> VaspOutputError:
+    """Give the error for a file that tells nothing."""
+    kind = TruncatedError if problem.startswith("truncated") else VaspOutputError
+    return kind(f"{path}: {problem}")
 
 
 def _text(path: Path) -> tuple[bytes, str]:
