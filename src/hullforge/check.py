@@ -68,7 +68,7 @@ def _known_elements(campaign: Campaign) -> set[str]:
     """Give the elements that have a known phase; the whole table is checked on the way."""
     if campaign.hull.known_phases is None:
         return set()
-    phases = known.load(campaign.hull.known_phases, campaign.engine.name)
+    phases = known.load(campaign.hull.known_phases, campaign.engine.name, campaign.functionals[0])
     return {phase.elements[0] for phase in phases if len(phase.elements) == 1}
 
 

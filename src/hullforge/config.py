@@ -188,7 +188,8 @@ class Hull(Section):
     known_phases: Path | None = Field(
         None,
         description="table of known phases (CSV or Parquet: id, formula, energy_per_atom in eV/atom of the campaign's"
-        " own theory; formation_energy_per_atom instead with the engine replay); needs a single functional",
+        " own theory; formation_energy_per_atom instead with the engine replay; or what hullforge import made); needs a"
+        " single functional",
     )
 
 

@@ -273,6 +273,38 @@ def test_energies_per_cell_need_a_number_of_atoms(tmp_path):
     assert refused == [("row 2", "no_energy")]
 
 
+def test_total_energies_where_energies_per_atom_are_meant_are_one_error(tmp_path):
+    energies = {
+        "Li4": -7.6,
+        "O8": -39.2,
+        "Li2O": -14.1,
+        "Li8O4": -56.4,
+        "Li4O4": -38.4,
+        "Li2O2": -19.2,
+        "Li16O8": -112.8,
+    }
+    text = "".join(f"{formula},{formula},{energy}\n" for formula, energy in energies.items())
+    (tmp_path / "a.csv").write_text("id,formula,energy\n" + text)
+    with pytest.raises(TableError, match="total energy"):
+        imported(tmp_path, Csv(Columns.parsed(["energy_per_atom=energy"])), tmp_path / "a.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_one_impossible_energy_is_kept_and_named(tmp_path):
+    rows = [f"r{i},Li{i}O,-4.{i}\n" for i in range(1, 30)]
+    (tmp_path / "a.csv").write_text(
+        "id,formula,energy_per_atom\na,Li,-1.9\nb,O,-4.9\nc,Li2O,-60\n" + "".join(rows)
+    )
+    summary = load.run(
+        Csv(), [str(tmp_path / "a.csv")], load.Said("PBE"), tmp_path / "e.parquet", progress=False
+    )
+    assert summary.entries == 32
+    assert len(summary.impossible) == 1
+    assert any(
+        "kept, but hulls will refuse them: c: its formation energy" in line for line in summary.lines()
+    )
+
+
 @pytest.mark.parametrize(
     ("header", "words", "found"),
     [

@@ -5,6 +5,8 @@ row group, beside it `refusals`, and a `Summary` of both. Never places an energy
 """
 
 import math
+import sys
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,12 +14,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from hullforge.errors import TableError
 from hullforge.imports.base import Found, Importer, Refused
 from hullforge.store import ids, tables
 from hullforge.store.vocabulary import ImportRefusal
+from hullforge.thermo.build import Refusal, build
 
 Row = dict[str, Any]
 
@@ -46,6 +52,7 @@ class Summary:
     theories: Counter[tuple[str, str]] = field(default_factory=Counter)
     refused: Counter[ImportRefusal] = field(default_factory=Counter)
     first: dict[ImportRefusal, Refused] = field(default_factory=dict)
+    impossible: list[str] = field(default_factory=list)
 
     def add(self, item: Row | Refused) -> None:
         """Count a row."""
@@ -69,6 +76,8 @@ class Summary:
             one = self.first[reason]
             where = f"{one.row}{f' ({one.id})' if one.id else ''}"
             out.append(f"  {count:>8}  refused: {reason.value}, such as {where}: {one.message}")
+        if self.impossible:
+            out.append(f"  {len(self.impossible):>8}  kept, but hulls will refuse them: {self.impossible[0]}")
         if len(self.theories) > 1:
             out.append(
                 f"  these are {len(self.theories)} theories, whose energies can't be compared without a correction"
@@ -81,8 +90,8 @@ def run(
 ) -> Summary:
     """Read all sources into the table `entries` at `out`, and what was refused into `refusals_beside(out)`.
 
-    Raises `TableError` when a source as a whole can't be read, or nobody says of which functional its energies are;
-    then nothing is written.
+    Raises `TableError` when a source as a whole can't be read, nobody says of which functional its energies are, or
+    they are total energies where energies per atom are meant; then nothing is written.
     """
     summary, checks = Summary(), Checks()
     with (
@@ -101,6 +110,7 @@ def run(
                 if bad:
                     refusals([_refusal(item, source) for item in bad])
                 bar.update(len(piece))
+        summary.impossible = checks.impossible()
     return summary
 
 
@@ -110,10 +120,15 @@ def refusals_beside(entries: Path) -> Path:
 
 
 class Checks:
-    """What only all rows together show: ids that repeat, and elements with two Hubbard U."""
+    """What only all rows together show: ids that repeat, elements with two Hubbard U, energies that aren't per atom.
+
+    Of each row its id, formula and energy are kept, nothing more.
+    """
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._seen: dict[str, int] = {}
+        self._formulas: list[str] = []
+        self._energies = array("d")
         self._hubbards: dict[str, float] = {}
 
     def problem(self, found: Found) -> tuple[ImportRefusal, str] | None:
@@ -128,8 +143,28 @@ class Checks:
                 return ImportRefusal.OTHER_THEORY, (
                     f"Hubbard U of {element} is {value:g} eV, in earlier rows {before:g} eV; such energies don't compare"
                 )
-        self._seen.add(found.id)
+        self._seen[found.id] = len(self._formulas)
+        self._formulas.append(
+            sys.intern("".join(f"{element}{count}" for element, count in found.counts.items()))
+        )
+        self._energies.append(math.nan if found.energy is None else found.energy)
         return None
+
+    def impossible(self) -> list[str]:
+        """Tell which entries can't have such an energy per atom, a sentence each; hulls refuse them.
+
+        Raises `TableError` when it is so throughout: then total energies were taken for energies per atom.
+        """
+        entries = pa.table(
+            {"id": list(self._seen), "formula": self._formulas, "energy_per_atom": np.array(self._energies)},
+            schema=pa.schema({"id": pa.string(), "formula": pa.string(), "energy_per_atom": pa.float64()}),
+        )
+        refused = build(entries.filter(pc.is_finite(entries["energy_per_atom"])), on_bad="refuse").refused
+        return [
+            f"{row['id']}: {row['detail']}"
+            for row in refused.to_pylist()
+            if row["reason"] == Refusal.IMPOSSIBLE_ENERGY.value
+        ]
 
 
 def rows(importer: Importer, source: str, said: Said, checks: Checks) -> Iterator[Row | Refused]:

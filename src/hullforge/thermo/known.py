@@ -3,7 +3,9 @@
 Comes in: the user's table, CSV or Parquet, with the columns `id`, `formula` and an energy in eV/atom: either
 `energy_per_atom`, total energies of the campaign's own theory, or `formation_energy_per_atom`, which only a
 campaign whose calculations are formation energies themselves can use (the engine replay). Elements have rows of
-their own; an element's lowest phase, known or computed, is its reference. Goes out: a `Phase` a row, sorted by id.
+their own; an element's lowest phase, known or computed, is its reference. A table `entries`, as `hullforge import`
+makes it, is read too: its energies without correction, of the campaign's functional. Goes out: a `Phase` a row,
+sorted by id.
 """
 
 import csv
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hullforge.errors import ConfigError
+from hullforge.store import tables
 from hullforge.store.structures import NUMBERS, composition_columns
 
 #: What ids of known phases begin with in the tables of a campaign; no calculation's does.
@@ -33,12 +36,12 @@ class Phase:
     energy_per_atom: float
 
 
-def load(path: Path, engine: str) -> list[Phase]:
-    """Read the user's table for a campaign with this engine.
+def load(path: Path, engine: str, functional: str = "") -> list[Phase]:
+    """Read the user's table for a campaign with this engine and functional ('': whichever).
 
     Raises `ConfigError` naming the file, the column or row, what was found and what is allowed.
     """
-    names, rows = _rows(path)
+    names, rows = _rows(path, engine, functional)
     given = [name for name in (TOTAL, FORMATION) if name in names]
     missing = [name for name in ("id", "formula") if name not in names]
     if missing or len(given) != 1:
@@ -46,7 +49,7 @@ def load(path: Path, engine: str) -> list[Phase]:
             f"hull.known_phases: {path} has the columns {', '.join(names)}; needed are id, formula and one of"
             f" {TOTAL} and {FORMATION}"
         )
-    if given[0] == FORMATION and engine != "replay":
+    if given[0] == FORMATION and engine not in ("", "replay"):
         raise ConfigError(
             f"hull.known_phases: {path} gives {FORMATION}, which can't be compared with total energies of the engine"
             f" {engine}; give {TOTAL} of the campaign's own theory, the elements among them"
@@ -64,7 +67,7 @@ def load(path: Path, engine: str) -> list[Phase]:
 
 def elements_of(path: Path) -> set[str]:
     """Give the elements that a table of known phases has a reference for; errors as in `load`."""
-    return {phase.elements[0] for phase in load(path, "replay") if len(phase.elements) == 1}
+    return {phase.elements[0] for phase in load(path, "") if len(phase.elements) == 1}
 
 
 def _phase(row: dict[str, Any], column: str, where: str) -> Phase:
@@ -100,8 +103,8 @@ def _numbers(formula: str, where: str) -> list[int]:
     return [NUMBERS[symbol] for symbol, count in parts for _ in range(int(count or 1))]
 
 
-def _rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Read columns and rows of a CSV or Parquet file."""
+def _rows(path: Path, engine: str, functional: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """Read columns and rows of a CSV or Parquet file, or of a table `entries`."""
     if not path.is_file():
         raise ConfigError(f"hull.known_phases: {path}: no such file")
     if path.suffix.lower() == ".csv":
@@ -111,9 +114,37 @@ def _rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     import pyarrow.parquet as pq
 
     try:
+        schema = pq.read_schema(path)
+        if (schema.metadata or {}).get(b"hullforge.table") == b"entries":
+            return _entries(path, engine, functional)
         table = pq.read_table(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"hull.known_phases: {path} is neither a .csv nor a whole Parquet file: {error}"
         ) from None
+    return table.column_names, table.to_pylist()
+
+
+def _entries(path: Path, engine: str, functional: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """Read imported entries, of one theory and with one kind of energy."""
+    names = ["id", "chemical_formula_reduced", "functional", "theory_id", TOTAL, FORMATION]
+    table = tables.read(path, "entries", names)
+    theories = table.group_by(["functional", "theory_id"]).aggregate([([], "count_all")]).to_pylist()
+    found = ", ".join(
+        f"{row['count_all']} of {row['functional']} ({row['theory_id']})"
+        for row in sorted(theories, key=lambda row: (row["functional"], row["theory_id"]))
+    )
+    if len(theories) > 1 or (functional and {row["functional"] for row in theories} - {functional}):
+        raise ConfigError(
+            f"hull.known_phases: {path} holds entries {found}; needed are those of one theory, which is the campaign's own"
+            f"{f': {functional}' if functional else ''}. Keep the rows of one theory"
+        )
+    total, formation = (table.num_rows - table[name].null_count for name in (TOTAL, FORMATION))
+    if engine == "replay" and total and formation:
+        raise ConfigError(
+            f"hull.known_phases: {path} has both {TOTAL} and {FORMATION}, and the engine replay answers with either; give"
+            f" a table of id, formula and the one that is meant"
+        )
+    energy = TOTAL if total or not formation else FORMATION
+    table = table.select(["id", "chemical_formula_reduced", energy]).rename_columns(["id", "formula", energy])
     return table.column_names, table.to_pylist()

@@ -53,7 +53,7 @@ def run(
             *(_undrifted(p, functional) for p in calculations),
         ]
     )
-    phases = known_phases.load(known, engine) if known is not None else []
+    phases = known_phases.load(known, engine, functional) if known is not None else []
     placement = placed(rows, round_, phases, functional)
     tables.write(references, "elemental_references", placement.references)
     if known is not None:
