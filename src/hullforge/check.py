@@ -92,3 +92,17 @@ def check_machine(campaign: Campaign) -> None:
         compiled = prototypes.collect(PrototypesSettings(prototypes=campaign.prototypes))
         spaces = decorations.spaces(compiled, campaign.elements, campaign.prototypes.site_groups)
         candidates.load(campaign.candidates, spaces)
+
+
+def remarks(campaign: Campaign) -> list[str]:
+    """Give what a user should know before starting, as lines to print: doubtful data sets and the cost (engine vasp)."""
+    if campaign.engine.name != "vasp":
+        return []
+    from hullforge.dft.engines import vasp_check, vasp_cost
+
+    protocol = protocols.load(campaign.protocol)
+    notes = vasp_check.notes(campaign.elements, protocol, campaign.functionals)
+    return [
+        *(f"note: {note}" for note in notes),
+        *vasp_cost.render(vasp_cost.estimate(campaign)).splitlines(),
+    ]

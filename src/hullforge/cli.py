@@ -154,6 +154,8 @@ def _check(a: argparse.Namespace) -> int:
     check.check_config(campaign)
     check.check_machine(campaign)
     print(f"{a.config}: campaign '{campaign.campaign}' can run here")
+    for line in check.remarks(campaign):
+        print(line)
     return 0
 
 

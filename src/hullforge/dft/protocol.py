@@ -98,7 +98,11 @@ class Protocol(Section):
         return settings
 
     def steps(self, functional: str, engine: str) -> tuple[Step, ...]:
-        """Give the steps of a functional, with those limits in place that the engine's settings override."""
+        """Give the steps of a functional as an engine takes them: with its own limits, and some of them repeated.
+
+        Repetitions are called `relax_2`, `relax_3`. Raises `ProtocolError` for settings of a step that isn't there,
+        `ConfigError` for limits that are none.
+        """
         own = self.settings(engine, functional).get("functionals", {}).get(functional, {}).get("steps", {})
         steps = self.functional(functional).steps
         unknown = sorted(set(own) - {step.name for step in steps})
@@ -107,7 +111,12 @@ class Protocol(Section):
                 f"protocol {self.name}: engines.{engine}.functionals.{functional}.steps names {', '.join(unknown)}; the"
                 f" functional's steps are {', '.join(step.name for step in steps)}"
             )
-        return tuple(_limited(step, own.get(step.name, {}).get("limits", {})) for step in steps)
+        taken: list[Step] = []
+        for step in steps:
+            limited = _limited(step, own.get(step.name, {}).get("limits", {}))
+            repeats = range(2, own.get(step.name, {}).get("repeat", 1) + 1)
+            taken += [limited, *(limited.model_copy(update={"name": f"{step.name}_{n}"}) for n in repeats)]
+        return tuple(taken)
 
     def only(self, functional: str, engine: str) -> dict[str, Any]:
         """Give the protocol with this functional and this engine alone, as JSON-like data: what a batch's result depends on."""
@@ -127,7 +136,7 @@ class Protocol(Section):
             "engine": engine.name,
             "version": engine.version,
             "datasets": engine.datasets,
-            "settings": settings,
+            "settings": _without_limits(settings, functional),
             "functional": functional,
             "hubbard_u": steps.hubbard_u.model_dump(mode="json") if steps.hubbard_u else None,
             "spin": self.spin,
@@ -143,6 +152,18 @@ class Protocol(Section):
     def theory_id(self, functional: str, engine: Engine) -> str:
         """Short hash of `theory`, `t1-` and eight hex digits: part of paths, so kept short."""
         return ids.content_id("t1", self.theory(functional, engine))[:11]
+
+
+def _without_limits(settings: dict[str, Any], functional: str) -> dict[str, Any]:
+    """Give an engine's settings without the limits of its steps, which stand in the steps themselves."""
+    if "functionals" not in settings:
+        return settings
+    own = dict(settings["functionals"][functional])
+    own["steps"] = {
+        name: {key: value for key, value in step.items() if key != "limits"}
+        for name, step in own.get("steps", {}).items()
+    }
+    return {**settings, "functionals": {functional: own}}
 
 
 def _limited(step: Step, limits: dict[str, Any]) -> Step:

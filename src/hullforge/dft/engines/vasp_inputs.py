@@ -142,6 +142,11 @@ def settings(
     return physics, numerics
 
 
+def grid_of(protocol: Protocol, functional: str, geometry: Geometry) -> tuple[int, int, int] | None:
+    """Give the grid of a functional's last step, by the protocol's rule; None where the input set chooses."""
+    return _grid(functional_of(protocol, functional), protocol.steps(functional, "vasp")[-1], geometry)
+
+
 def _grid(ours: VaspFunctional, step: Step, geometry: Geometry) -> tuple[int, int, int] | None:
     """Give the Gamma-centred grid of the protocol's rule; None where the input set chooses."""
     if ours.kpoints == "set":

@@ -4,6 +4,7 @@ Comes in: the section `engines.vasp` of a protocol; goes out: `VaspSettings`. A 
 pymatgen plus INCAR tags that replace the set's (null removes one). Nothing here makes or reads a file of VASP.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -51,6 +52,9 @@ class VaspStep(Section):
     """What one step adds to its functional's settings."""
 
     limits: StepLimits = Field(StepLimits(), description=StepLimits.__doc__ or "")
+    repeat: int = Field(
+        1, ge=1, le=9, description="how often the step is carried out, each from the last one's end"
+    )
     base: str | None = Field(None, description="input set of pymatgen, when it is not the functional's")
     incar: Tags = Field({}, description="INCAR tags on top of the functional's; null removes one")
     passes: tuple[Literal["WAVECAR", "CHGCAR"], ...] = Field(
@@ -135,11 +139,12 @@ class VaspFunctional(Section):
     _elsewhere = field_validator("incar")(_no_tag_lives_elsewhere)
 
     def step(self, name: str) -> VaspStep:
-        """Give what a step adds; the stricter repetition of a relaxation or static step adds what the original does."""
+        """Give what a step adds; a repetition, also a stricter one, adds what the original does."""
         if name in self.steps:
             return self.steps[name]
-        if name.endswith("_again"):
-            return self.steps.get(name.removesuffix("_again"), VaspStep())
+        original = re.sub(r"_(\d+|again)$", "", name)
+        if original != name:
+            return self.step(original)
         if name.endswith("_relax"):
             relaxations = [step for key, step in self.steps.items() if key.startswith("relax")]
             return relaxations[-1] if relaxations else VaspStep()
