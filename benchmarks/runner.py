@@ -22,6 +22,10 @@ BENCHMARKS = {
     "screening_throughput": "structures scored per second of one core, against CGAT and against whole graphs",
     "screening_gpu": "structures scored per second on a GPU in bf16, and the share of its peak",
     "perovskites": "error of formation energies of cubic perovskites, against structure-blind baselines",
+    "hull_exactness": "distances to the hull against pymatgen's PhaseDiagram, and proofs of 1e6 entries",
+    "hull_speed": "CPU time of a hull over 25 elements, against PatchedPhaseDiagram, and its growth to 1e6 entries",
+    "hull_million": "CPU time and peak memory of the hull of 1e6 entries over 83 elements, from file to file",
+    "hull_query": "new compositions placed per second against a hull of 1e6 entries",
 }
 
 
