@@ -34,7 +34,7 @@ SMALLEST_SHARE = 1e-9
 
 _JOINED = 10  # of larger systems the subsets are too many to be tried one by one, and the systems few
 _SYSTEMS_AT_ONCE = 20_000
-_NUMBERS_AT_ONCE = 400_000  # numbers in the candidates of one batch of programs: about a core's cache
+_NUMBERS_AT_ONCE = 300_000  # numbers in the candidates of one batch of programs: about a core's cache
 
 
 @dataclass(frozen=True)
@@ -260,6 +260,7 @@ class ConvexHull:
             systems = compositions.systems[first : first + _SYSTEMS_AT_ONCE]
             begin, end = np.searchsorted(compositions.system_of, [first, first + len(systems)])
             start, phases, costs, rows = self._candidates(systems)
+            columns = np.ascontiguousarray(phases.T)
             system_of = compositions.system_of[begin:end] - first
             for batch in _batches(np.diff(start)[system_of], k):
                 numbers = np.diff(start)[system_of[batch]]
@@ -269,7 +270,8 @@ class ConvexHull:
                 cost = costs[index]
                 cost[padding] = np.inf
                 where = begin + batch
-                found = lowest_mixtures(phases[index], cost, compositions.fractions[where])
+                taken = np.moveaxis(columns[:, index], 0, 2)
+                found = lowest_mixtures(taken, cost, compositions.fractions[where])
                 out.energy[where], out.potentials[where] = found.energy, found.potentials
                 out.phases[where] = rows[np.take_along_axis(index, found.basis, axis=1)]
                 out.weights[where] = found.weights

@@ -24,6 +24,7 @@ PIVOT = 1e-11
 BLAND_AFTER = 60
 #: Pivots after which rounding errors, not phases, are taken for the cause of a program that does not end.
 LOOSEN_AFTER, GIVE_UP_AFTER = 300, 5000
+COMPACT_BELOW = 0.7
 
 
 @dataclass(frozen=True)
@@ -52,48 +53,73 @@ def lowest_mixtures(phases: Floats, costs: Floats, targets: Floats) -> Mixtures:
     finite = costs[np.isfinite(costs)]
     tolerance = TOLERANCE * max(1.0, float(np.abs(finite).max(initial=0.0)))
 
-    where = np.arange(size)
-    basis = np.tile(np.arange(k), (size, 1))
-    matrix = np.tile(np.eye(k), (size, 1, 1))
+    # Programs that end stay in the arrays, untouched, until enough of them have gone to make a copy worth it.
+    where, open_ = np.arange(size), np.ones(size, dtype=bool)
+    columns = [np.ascontiguousarray(phases[:, :, j]) for j in range(k)]
+    basis, inverse = np.tile(np.arange(k), (size, 1)), np.tile(np.eye(k), (size, 1, 1))
     weights, potentials = targets.copy(), costs[:, :k].copy()
-    inverse = matrix.copy()
+    reduced, product = np.empty_like(costs), np.empty_like(costs)
     for pivots in range(GIVE_UP_AFTER):
         if pivots == LOOSEN_AFTER:
             tolerance *= 100
-        reduced = costs - np.einsum("bck,bk->bc", phases, potentials)
+        np.copyto(reduced, costs)
+        for j in range(k):
+            reduced -= np.multiply(columns[j], potentials[:, j : j + 1], out=product)
         np.put_along_axis(reduced, basis, 0.0, axis=1)
         by_dantzig = pivots < BLAND_AFTER
         entering = reduced.argmin(axis=1) if by_dantzig else (reduced < -tolerance).argmax(axis=1)
-        rows = np.arange(len(where))
-        improves = reduced[rows, entering] < -tolerance
-        if not improves.all():
-            done = ~improves
-            out.energy[where[done]] = np.einsum("bk,bk->b", targets[done], potentials[done])
-            out.potentials[where[done]] = potentials[done]
-            out.basis[where[done]] = basis[done]
-            out.weights[where[done]] = weights[done]
-            if not improves.any():
+        improves = reduced[np.arange(len(where)), entering] < -tolerance
+        ending = np.flatnonzero(open_ & ~improves)
+        if len(ending):
+            exact = _from_basis(columns, costs, targets, basis, ending)
+            # The inverse was updated at each pivot; what it has drifted by decides whether the end is one.
+            drifted = np.abs(exact[1] - potentials[ending]).max(axis=1) > tolerance / 4
+            inverse[ending], potentials[ending], weights[ending] = exact
+            ended = ending[~drifted]
+            out.energy[where[ended]] = np.einsum("bk,bk->b", targets[ended], potentials[ended])
+            out.potentials[where[ended]] = potentials[ended]
+            out.basis[where[ended]] = basis[ended]
+            out.weights[where[ended]] = weights[ended]
+            open_[ended] = False
+            if not open_.any():
                 return out
-            where, basis, matrix, inverse = (
-                where[improves],
-                basis[improves],
-                matrix[improves],
-                inverse[improves],
-            )
-            phases, costs, targets = phases[improves], costs[improves], targets[improves]
-            weights, entering, rows = weights[improves], entering[improves], np.arange(len(where))
-        phase = phases[rows, entering]
-        direction = np.einsum("bk,bkj->bj", phase, inverse)
+        rows = np.flatnonzero(open_ & improves)
+        at = entering[rows]
+        phase = np.stack([column[rows, at] for column in columns], axis=1)
+        old = inverse[rows]
+        direction = np.einsum("bk,bkj->bj", phase, old)
         usable = direction > PIVOT
-        steps = np.where(usable, weights / np.where(usable, direction, 1.0), np.inf)
+        steps = np.where(usable, weights[rows] / np.where(usable, direction, 1.0), np.inf)
         if by_dantzig:
             leaving = steps.argmin(axis=1)
         else:
             tied = steps <= steps.min(axis=1, keepdims=True) + 1e-14
-            leaving = np.where(tied, basis, np.iinfo(np.int64).max).argmin(axis=1)
-        basis[rows, leaving] = entering
-        matrix[rows, leaving] = phase
-        inverse = np.linalg.inv(matrix).astype(np.float64, copy=False)
-        weights = np.maximum(np.einsum("bk,bkj->bj", targets, inverse), 0.0)
-        potentials = np.einsum("bkj,bj->bk", inverse, np.take_along_axis(costs, basis, axis=1))
-    raise ArithmeticError(f"{len(where)} of {size} programs did not end after {GIVE_UP_AFTER} pivots")
+            leaving = np.where(tied, basis[rows], np.iinfo(np.int64).max).argmin(axis=1)
+        one = np.arange(len(rows))
+        step = steps[one, leaving]
+        pivot = old[one, :, leaving] / direction[one, leaving][:, None]
+        old -= pivot[:, :, None] * direction[:, None, :]
+        old[one, :, leaving] = pivot
+        mixed = np.maximum(weights[rows] - step[:, None] * direction, 0.0)
+        mixed[one, leaving] = step
+        basis[rows, leaving] = at
+        inverse[rows], weights[rows] = old, mixed
+        potentials[rows] = np.einsum("bkj,bj->bk", old, costs[rows[:, None], basis[rows]])
+        if open_.sum() < COMPACT_BELOW * len(open_):
+            where, costs, targets, basis = where[open_], costs[open_], targets[open_], basis[open_]
+            columns = [column[open_] for column in columns]
+            inverse, weights, potentials = inverse[open_], weights[open_], potentials[open_]
+            open_ = np.ones(len(where), dtype=bool)
+            reduced, product = reduced[: len(where)], product[: len(where)]
+    raise ArithmeticError(f"{int(open_.sum())} of {size} programs did not end after {GIVE_UP_AFTER} pivots")
+
+
+def _from_basis(
+    columns: list[Floats], costs: Floats, targets: Floats, basis: Ints, rows: Ints
+) -> tuple[Floats, Floats, Floats]:
+    """Give inverse, potentials and weights of some programs anew, from their bases alone."""
+    chosen = basis[rows]
+    matrix = np.stack([column[rows[:, None], chosen] for column in columns], axis=2)
+    inverse = np.linalg.inv(matrix).astype(np.float64, copy=False)
+    potentials = np.einsum("bkj,bj->bk", inverse, costs[rows[:, None], chosen])
+    return inverse, potentials, np.maximum(np.einsum("bk,bkj->bj", targets[rows], inverse), 0.0)
