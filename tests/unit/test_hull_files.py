@@ -166,6 +166,22 @@ def test_two_theories_are_an_error_unless_the_user_says_otherwise(tmp_path, mine
     assert run(capsys, pbe, sol, "--any-theory")[0] == 0
 
 
+def test_what_is_asked_is_on_the_hulls_scale_and_of_its_theory(tmp_path, capsys):
+    pbe = entries_of(tmp_path, "a", "PBE", LITHIUM, OXYGEN, entry())
+    same = entries_of(tmp_path, "b", "PBE", entry("new", per_atom=-4.6, corrected=-5.0))
+    bare = tmp_path / "bare.csv"
+    bare.write_text("id,formula,energy_per_atom\nnew,Li2O,-5.0\n")
+    for asked, words in ((same, ("--any-theory",)), (bare, ())):
+        placed = answer([pbe], [asked], Wish(any_theory=bool(words))).placed
+        assert placed["e_above_hull"].to_pylist() == pytest.approx([-0.1])
+        assert run(capsys, pbe, "--query", asked, *words)[0] == 0
+    code, _, err = run(capsys, pbe, "--query", same)
+    assert code == 2
+    assert "the hull is of PBE of a, corrected: published" in err
+    raw = answer([pbe], [bare], Wish(Scale.RAW)).placed
+    assert raw["e_above_hull"].to_pylist() == pytest.approx([-0.3])
+
+
 def test_corrected_energies_bring_gga_and_gga_u_together_and_raw_ones_do_not(tmp_path, capsys):
     plus_u = entry("u") | {"parameters": {"run_type": "GGA+U", "hubbards": {"Li": 1.0}}}
     path = entries_of(tmp_path, "a", "PBE", LITHIUM, OXYGEN, plus_u)

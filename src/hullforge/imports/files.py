@@ -92,13 +92,17 @@ class Read:
             " hullforge import --correction-scheme NAME"
         )
 
+    def theories(self, scale: Scale) -> pa.ChunkedArray:
+        """Give each row's theory as far as its file names it; empty where it doesn't."""
+        return self.rows["corrected_theory" if scale is Scale.CORRECTED else "theory"]
+
     def table(self, wanted: Scale = Scale.AUTO, *, any_theory: bool = False) -> pa.Table:
         """Give the columns `id`, `formula`, `energy_per_atom` and `theory_id` for `build`, energies on one scale.
 
         Raises `TableError` as `scale` does, and for rows of two theories unless `any_theory`.
         """
         scale = self.scale(wanted)
-        theory = self.rows["corrected_theory" if scale is Scale.CORRECTED else "theory"]
+        theory = self.theories(scale)
         if not any_theory:
             _one_theory(theory, scale)
         energy = self.rows["energy"]

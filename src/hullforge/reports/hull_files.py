@@ -74,6 +74,8 @@ def answer(paths: list[Path], queried: list[Path], wish: Wish) -> Answer:
     lines = _summary(given, built, scale, entries)
     if queried:
         asked = readers.read(queried, wish.columns)
+        if not wish.any_theory:
+            _same_theory(given, asked, scale)
         placed = _asked(asked, built, scale)
         lines += _query_summary(asked, placed)
         return Answer(placed, lines + _listing(placed, elements, wish.rows, "e_above_hull"))
@@ -121,10 +123,23 @@ def _own(built: Built, entries: pa.Table) -> pa.Table:
     )
 
 
+def _same_theory(given: Read, asked: Read, scale: Scale) -> None:
+    """Raise `TableError` where rows that are asked name another theory than the hull's."""
+    of, others = (set(pc.unique(read.theories(scale)).to_pylist()) - {""} for read in (given, asked))
+    if of and others - of:
+        raise TableError(
+            f"the hull is of {', '.join(sorted(of))}, and rows of {', '.join(asked.files)} are of"
+            f" {', '.join(sorted(others - of))}; say that you know them to compare: --any-theory"
+        )
+
+
 def _asked(asked: Read, built: Built, scale: Scale) -> pa.Table:
     """Measure rows against a fixed hull; a row that can't be placed says why in its status."""
-    own = asked.scale() if asked.rows["correction"].null_count < len(asked.rows) else scale
-    energies = asked.table(scale if own is scale or scale is Scale.RAW else Scale.RAW, any_theory=True)
+    # Rows without any correction are taken to be on the hull's scale already.
+    bare = scale is Scale.CORRECTED and asked.rows["correction"].null_count == len(asked.rows)
+    energies = asked.table(
+        Scale.RAW if bare else asked.scale() if scale is Scale.CORRECTED else scale, any_theory=True
+    )
     values = energies["energy_per_atom"].to_numpy(zero_copy_only=False).astype(float)
     formulas = parse(energies["formula"])
     good = (formulas.problem == 0)[formulas.code] & np.isfinite(values)
