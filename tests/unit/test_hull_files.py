@@ -1,6 +1,8 @@
 """`hullforge hull FILE...`: the hull of any files, in agreement with pymatgen, one theory, nothing silent."""
 
 import csv
+import re
+import shlex
 
 import numpy as np
 import pyarrow.csv as pa_csv
@@ -9,6 +11,7 @@ import pytest
 from import_samples import LITHIUM, OXYGEN, entry, write_json
 from synthetic import defaults
 
+from conftest import ROOT
 from hullforge import cli
 from hullforge.errors import TableError
 from hullforge.imports import files, load
@@ -261,3 +264,25 @@ def test_columns_are_mapped_and_rows_without_ids_are_numbered(tmp_path, capsys):
         answer([path], [], Wish(chemsys="Li-Q"))
     with pytest.raises(TableError, match="nothing that is written"):
         write(tmp_path / "x.json", placed)
+
+
+def commands_of(page):
+    """The commands of a page: code between single quotes of Markdown, and lines of code blocks."""
+    text = (ROOT / page).read_text()
+    return [
+        line.strip("`")
+        for line in re.findall(
+            r"`[^`\n]*hullforge (?:import|hull) [^`\n]+`|^hullforge (?:import|hull) .+$", text, re.M
+        )
+    ]
+
+
+def test_the_commands_of_the_page_are_ones_that_the_parser_takes():
+    commands = commands_of("docs/imports.md")
+    assert len(commands) >= 9
+    for command in commands:
+        words = shlex.split(command.partition("#")[0])
+        words = words[words.index("hullforge") + 1 :]
+        if words == ["import", "vasp"]:
+            continue
+        assert callable(cli._parser().parse_args(words).run), command
