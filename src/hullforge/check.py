@@ -18,6 +18,10 @@ def check_config(campaign: Campaign) -> None:
     Raises `ConfigError`, `ProtocolError`, `EngineError` or `SealError`.
     """
     protocol = protocols.load(campaign.protocol)
+    if campaign.engine.name == "vasp":
+        from hullforge.dft.engines import vasp_settings
+
+        vasp_settings.settings_of(protocol)
     for functional in campaign.functionals:
         protocol.theory(functional, campaign.engine)
     _check_inputs(campaign)

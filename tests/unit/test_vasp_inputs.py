@@ -2,6 +2,7 @@
 
 import pytest
 
+from hullforge import check, config
 from hullforge.config import Execution
 from hullforge.dft import protocol
 from hullforge.dft.engines import base, vasp_check, vasp_inputs
@@ -11,6 +12,7 @@ from hullforge.store import atomic
 
 ALEXANDRIA = protocol.load("alexandria")
 VASP = base.get("vasp")
+CAMPAIGN = {"campaign": "c", "elements": ["Li", "F"], "rounds": [{"budget": 5}]}
 
 
 def iron_oxide():
@@ -265,3 +267,28 @@ class TestCheck:
         (library / "POTCAR.O").unlink()
         with pytest.raises(EngineError, match="no POTCAR O of the family PBE"):
             vasp_inputs.write_inputs(tmp_path / "run", step_input())
+
+
+def test_the_stricter_relaxation_after_a_static_step_is_the_last_relaxation_with_a_fifth_of_its_limits():
+    from hullforge.dft.calculation import _stricter
+
+    steps = {step.name: step for step in ALEXANDRIA.steps("PBEsol", "vasp")}
+    relax, again = _stricter(steps["static"], steps["relax_3"])
+    geometry = iron_oxide()
+    strict = VASP.physics("PBEsol", relax, geometry, ALEXANDRIA)
+    usual = VASP.physics("PBEsol", steps["relax_3"], geometry, ALEXANDRIA)
+    assert strict["EDIFFG"] == pytest.approx(-0.001)
+    assert {key for key in strict if strict[key] != usual.get(key)} == {"EDIFFG"}
+    repeated = VASP.physics("PBEsol", again, geometry, ALEXANDRIA)
+    assert repeated == VASP.physics("PBEsol", steps["static"], geometry, ALEXANDRIA)
+
+
+def test_a_mistake_in_the_section_is_found_before_anything_is_planned(tmp_path):
+    text = (protocol.FOLDER / "alexandria.yaml").read_text()
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace("magmom: set", "magmom: sett", 1).replace("repeat: 3", "repeat: three"))
+    campaign = config.load(CAMPAIGN | {"engine": {"name": "vasp", "version": "6"}, "protocol": str(path)})
+    with pytest.raises(ConfigError) as caught:
+        check.check_config(campaign)
+    assert "engines.vasp: key 'functionals.PBE.magmom" in str(caught.value)
+    assert "functionals.PBEsol.steps.relax.repeat" in str(caught.value)
