@@ -292,3 +292,26 @@ def test_a_mistake_in_the_section_is_found_before_anything_is_planned(tmp_path):
         check.check_config(campaign)
     assert "engines.vasp: key 'functionals.PBE.magmom" in str(caught.value)
     assert "functionals.PBEsol.steps.relax.repeat" in str(caught.value)
+
+
+def copper(grid, style="Gamma"):
+    """Face-centred copper on a grid of k-points."""
+    half = 1.8
+    cell = [0, half, half, half, 0, half, half, half, 0]
+    geometry = Geometry(numbers=[29], cell=cell, positions=[[0, 0, 0]], pbc=[True] * 3)
+    step = step_input(geometry=geometry)
+    return step.model_copy(update={"physics": step.physics | {"kpoints": grid, "kpoints_style": style}})
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"), [([1, 1, 1], 1), ([2, 2, 2], 3), ([4, 4, 4], 8), ([8, 8, 8], 29)]
+)
+def test_symmetry_leaves_the_textbook_s_numbers_of_k_points(grid, expected):
+    assert vasp_inputs.irreducible_kpoints(copper(grid)) == expected
+
+
+def test_the_grid_of_a_spacing_is_vasp_s():
+    # 2 pi |b| = 2 pi sqrt(3) / 3.6 = 3.02 1/angstrom, over 0.8 is 3.8: four points, as in the grid of the test above.
+    step = copper(None, "spacing")
+    step.physics["KSPACING"] = 0.8
+    assert vasp_inputs.irreducible_kpoints(step) == 8

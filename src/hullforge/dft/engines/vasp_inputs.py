@@ -335,8 +335,32 @@ def write_inputs(
     )
 
 
+def irreducible_kpoints(step: StepInput) -> int:
+    """Give the number of k-points that VASP will compute: those of the grid that symmetry doesn't relate.
+
+    Moments that break the symmetry are not looked at, so there may be more. A grid of style `spacing` is VASP's own
+    from KSPACING: n = max(1, ceil(2 pi |b| / KSPACING)).
+    """
+    import spglib
+
+    geometry = step.geometry
+    cell = np.reshape(np.asarray(geometry.cell, dtype=float), (3, 3))
+    grid = step.physics["kpoints"]
+    if grid is None:
+        lengths = 2 * np.pi * np.linalg.norm(np.linalg.inv(cell).T, axis=1)
+        grid = [max(1, int(np.ceil(length / step.physics["KSPACING"]))) for length in lengths]
+    shift = [0 if step.physics["kpoints_style"] != "Monkhorst" or n % 2 else 1 for n in grid]
+    fractions = np.asarray(geometry.positions, dtype=float) @ np.linalg.inv(cell)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = spglib.get_ir_reciprocal_mesh(
+            grid, (cell.tolist(), fractions.tolist(), geometry.numbers), is_shift=shift
+        )
+    return len(np.unique(found[0])) if found is not None else int(np.prod(grid)) // 2 + 1
+
+
 def parallel_tags(cores: int, n_kpoints: int, n_bands: int | None = None) -> dict[str, int]:
-    """Choose NCORE and KPAR for `cores` and the number of irreducible k-points (an upper bound will do).
+    """Choose NCORE and KPAR for `cores` and the number of k-points that symmetry leaves (`irreducible_kpoints`).
 
     KPAR is the largest divisor of the cores that is no larger than the number of k-points, k-points being nearly
     independent; within a group, NCORE is the divisor nearest to the square root, VASP's own advice. `n_bands` bounds
