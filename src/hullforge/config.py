@@ -147,6 +147,45 @@ class Limits(Section):
         1800, gt=0, description="an engine that writes nothing for so long counts as hung, in seconds"
     )
     memory_mib: float = Field(4000, gt=0, description="memory limit of one calculation, in MiB")
+    structure_time_s: float = Field(
+        604800,
+        gt=0,
+        description="wall-time limit of all steps of one structure in one functional, in seconds",
+    )
+    closing_s: float = Field(
+        900,
+        ge=0,
+        description="so long before the end of a SLURM job nothing new is started, and programs are asked to end after"
+        " their ionic step, in seconds",
+    )
+
+
+class Execution(Section):
+    """How an engine that is a program of its own (vasp) is started; no result depends on it, so changing it plans nothing."""
+
+    command: tuple[str, ...] = Field(
+        ("vasp_std",),
+        min_length=1,
+        description="the program and its arguments, run in a calculation's folder",
+    )
+    launcher: tuple[str, ...] = Field(
+        (),
+        description="what stands before the command, such as mpirun -np {cores} or srun -n {cores} --exact; {cores} is"
+        " replaced by the cores of a calculation; empty: none",
+    )
+    cores_per_calculation: int = Field(
+        1, ge=1, description="cores of one calculation; a job runs as many side by side as its cores allow"
+    )
+    parallel: Literal["auto", "none"] = Field(
+        "auto",
+        description="auto: NCORE and KPAR are chosen from cores and k-points; none: they are not written",
+    )
+    scratch: Path | None = Field(
+        None, description="folder on a fast disk where calculations run; empty: where they are kept"
+    )
+    environment: dict[str, str] = Field(
+        {}, description="variables set for the program, such as OMP_NUM_THREADS"
+    )
 
 
 class Execution(Section):

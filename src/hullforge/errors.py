@@ -17,6 +17,10 @@ class PrototypeError(HullforgeError):
     """A prototype can't be read or compiled."""
 
 
+class PausedError(HullforgeError):
+    """The allocation ends before the work does; the same command goes on from there."""
+
+
 class EngineError(HullforgeError):
     """An engine is missing, of another version than declared, or can't do what the protocol asks."""
 

@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 from hullforge import config
+from hullforge.dft.engines.own_files import OwnFiles
 from hullforge.store import ids, structures, tables
 from hullforge.store.vocabulary import FailureReason
 
 CHILD = Path(__file__).with_name("fake_child.py")
 
 
-class FakeEngine:
+class FakeEngine(OwnFiles):
     name, warning = "emt", ""
 
     def __init__(self, plans=None, forces=None):
@@ -47,7 +48,7 @@ class FakeEngine:
     def ladder(self, code):
         return [{"mixer": 1}, {"mixer": 2}] if code == FailureReason.SCF_NOT_CONVERGED else []
 
-    def command(self):
+    def command(self, execution=None):
         return [sys.executable, "-I", "-S", str(CHILD)]
 
 

@@ -25,7 +25,7 @@ def engine(monkeypatch):
     fake.started = 0
     command = fake.command()
 
-    def count():
+    def count(*_):
         fake.started += 1
         return command
 

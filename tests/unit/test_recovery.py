@@ -236,7 +236,7 @@ def test_outputs_of_earlier_attempts_are_kept_under_their_number(tmp_path, monke
 
 
 def test_a_command_that_is_not_there_is_the_machines_fault(tmp_path, monkeypatch):
-    monkeypatch.setattr(FakeEngine, "command", lambda _: ["no-such-engine"])
+    monkeypatch.setattr(FakeEngine, "command", lambda *_: ["no-such-engine"])
     with pytest.raises(EngineError, match="no-such-engine"):
         run(tmp_path, monkeypatch, [])
 

@@ -9,22 +9,24 @@ import contextlib
 import gzip
 import io
 import logging
+import os
 import signal
 import sys
 import tarfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from hullforge.config import DftSettings, Limits
+from hullforge.config import DftSettings, Execution, Limits
 from hullforge.dft import rows
 from hullforge.dft.calculation import (
     Context,
@@ -37,47 +39,67 @@ from hullforge.dft.calculation import (
 )
 from hullforge.dft.job import STDERR_FILE, STDOUT_FILE, StoppedError
 from hullforge.dft.step import FRAMES_FILE, RESULT_FILE, STEP_FILE
-from hullforge.errors import TableError
+from hullforge.errors import EngineError, PausedError, TableError
 from hullforge.store import tables
 from hullforge.store.atomic import atomic_path
 from hullforge.store.journal import Lock
+from hullforge.store.vocabulary import FailureReason
 
 STARTS = ("prerelax", "promotion", "calculations")
 START_COLUMNS = ("candidate_id", "prototype_id", "structure_id", "numbers", "cell", "positions", "pbc")
+#: Columns by which the folder of the calculation before is found, in tables that have them.
+PARENT_COLUMNS = ("theory_id", "calculation_id")
 RAW_FILES = (STEP_FILE, RESULT_FILE, FRAMES_FILE, "custodian.json")
 #: Bytes kept of the end of an engine's own output.
 LOG_TAIL = 20_000
 #: Seconds between two lines of progress where there is no terminal.
 LOG_INTERVAL_S = 60.0
+#: Seconds before the end of an allocation at which everything that still runs is ended.
+LAST_MOMENT_S = 30.0
+#: Unix time at which SLURM ends the job.
+END_VARIABLE = "SLURM_JOB_END_TIME"
 
 
 def run(
-    settings: DftSettings, starts: Path, batch: int, work: Path, out: Path, workers: int, limits: Limits
+    settings: DftSettings,
+    starts: Path,
+    batch: int,
+    work: Path,
+    out: Path,
+    workers: int,
+    limits: Limits,
+    execution: Execution | None = None,
+    stop_after_s: float | None = None,
 ) -> None:
     """Compute the starts of one batch and write its tables into the folder `out`.
 
     `starts` is a table prerelax, promotion (rows of `batch`) or calculations (all rows, from their final
-    geometry). `workers` calculations run at once, each a process of one core. Writes calculations, frames,
-    failures and costs .parquet and raw.tar.gz; an empty batch writes empty ones.
+    geometry). `workers` calculations run at once; `execution` says how a program of its own is started. Writes
+    calculations, frames, failures and costs .parquet and raw.tar.gz; an empty batch writes empty ones.
+
+    After `stop_after_s`, on SIGUSR1, and some time before SLURM's end of the job nothing new is started and
+    programs that can are asked to end after their present ionic step.
 
     Raises:
         EngineError: the engine is missing, of another version, or can't do what is asked.
         TableError: `starts` is not such a table, or names a calculation twice.
+        PausedError: the allocation ends; the same command goes on from here.
         LockedError: another runner holds a calculation for too long.
         OSError: the disk is full, or the like.
 
     """
-    context = Context.of(settings, work, limits)
+    context = Context.of(settings, work, limits, execution)
+    clock = Clock.of(stop_after_s, limits.closing_s)
     todo = read_starts(context, starts, batch)
     label = f"{settings.functional} round {settings.round} batch {batch}"
-    outcomes = compute(context, todo, max(1, workers), label) if todo else {}
+    outcomes = compute(context, todo, max(1, workers), label, clock) if todo else {}
     write(context, todo, outcomes, out)
 
 
 def read_starts(context: Context, path: Path, batch: int) -> list[Start]:
     """Read the batch's starts, sorted by calculation id; raises `TableError` when one appears twice."""
     name = _table_name(path)
-    columns = START_COLUMNS if name == "calculations" else (*START_COLUMNS, "batch")
+    columns = (*START_COLUMNS, *PARENT_COLUMNS) if name == "calculations" else (*START_COLUMNS, "batch")
     found = [
         context.start(row)
         for row in tables.read_rows(path, name, columns)
@@ -108,11 +130,41 @@ def _table_name(path: Path) -> str:
     return name
 
 
-def compute(context: Context, starts: Sequence[Start], workers: int, label: str) -> dict[str, Outcome]:
+class Clock:
+    """When nothing new may be started, and when everything must have ended (`time.time()`; None: never)."""
+
+    def __init__(self, closing: float | None = None, end: float | None = None) -> None:
+        self.closing, self.end = closing, end
+        #: Set by a signal.
+        self.asked = threading.Event()
+
+    @classmethod
+    def of(cls, stop_after_s: float | None, closing_s: float) -> Self:
+        """Take the earlier of `stop_after_s` from now and `closing_s` before the end of SLURM's job."""
+        text = os.environ.get(END_VARIABLE, "")
+        end = float(text) if text.isdigit() else None
+        times = [time.time() + stop_after_s] if stop_after_s is not None else []
+        times += [end - closing_s] if end is not None else []
+        return cls(min(times, default=None), end - LAST_MOMENT_S if end is not None else None)
+
+    def is_closing(self) -> bool:
+        """Whether it is time to start nothing more."""
+        return self.asked.is_set() or (self.closing is not None and time.time() >= self.closing)
+
+    def is_over(self) -> bool:
+        """Whether it is time to end what still runs."""
+        return self.end is not None and time.time() >= self.end
+
+
+def compute(
+    context: Context, starts: Sequence[Start], workers: int, label: str, clock: Clock | None = None
+) -> dict[str, Outcome]:
     """Bring every start to an outcome, by calculation id, `workers` at a time.
 
-    What is finished is taken as it is; what another runner holds is left for the end and waited for.
+    What is finished is taken as it is; what another runner holds, and what the machine failed, is left for the end.
+    Raises `PausedError` when `clock` ran out before.
     """
+    clock = clock or Clock()
     outcomes = {s.calculation_id: found for s in starts if (found := finished(context, s)) is not None}
     missing = [start for start in starts if start.calculation_id not in outcomes]
     if not missing:
@@ -126,12 +178,13 @@ def compute(context: Context, starts: Sequence[Start], workers: int, label: str)
         _Progress(label, len(starts), outcomes) as progress,
         _quiet_custodian(context.work / context.theory_id / "custodian.log"),
         _quiet_warnings(),
-        _stop_on_signal(),
+        _stop_on_signal(clock),
         ThreadPoolExecutor(workers, thread_name_prefix="calculation") as pool,
     ):
         try:
-            held = _all(pool, [(_try, context, start) for start in missing], progress)
-            _all(pool, [(_wait, context, start) for start in held], progress)
+            run_all = _Runs(context, pool, progress, clock)
+            held = run_all(_try, missing)
+            run_all(_wait, held)
         except BaseException:
             context.running.stop()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -139,25 +192,59 @@ def compute(context: Context, starts: Sequence[Start], workers: int, label: str)
     return outcomes
 
 
-def _all(
-    pool: ThreadPoolExecutor, jobs: list[tuple[Any, Context, Start]], progress: "_Progress"
-) -> list[Start]:
-    """Run jobs, the first error ends all; give the starts that somebody else holds."""
-    futures: dict[Future[Outcome | None], Start] = {
-        pool.submit(function, context, start): start for function, context, start in jobs
-    }
-    held = []
-    waiting = set(futures)
-    while waiting:
-        done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-        for future in done:
-            outcome = future.result()
-            if outcome is None:
-                held.append(futures[future])
-            else:
-                progress.add(outcome)
-        progress.tick()
-    return sorted(held, key=lambda start: start.calculation_id)
+@dataclass
+class _Runs:
+    """Runs calculations in a pool, and minds the clock meanwhile."""
+
+    context: Context
+    pool: ThreadPoolExecutor
+    progress: "_Progress"
+    clock: Clock
+
+    def __call__(
+        self, function: Callable[[Context, Start], Outcome | None], starts: Sequence[Start]
+    ) -> list[Start]:
+        """Run all, the first error ends all; give the starts that were put off.
+
+        Raises `EngineError` when the machine failed all of them, `PausedError` when the clock ran out.
+        """
+        futures = {self.pool.submit(function, self.context, start): start for start in starts}
+        put_off, paused, broken = [], 0, 0
+        waiting: set[Future[Outcome | None]] = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in done:
+                try:
+                    outcome = future.result()
+                except StoppedError:
+                    paused += 1
+                    continue
+                if outcome is None:
+                    put_off.append(futures[future])
+                else:
+                    broken += outcome.reason == FailureReason.NODE_FAILURE
+                    self.progress.add(outcome)
+            self._mind_the_clock()
+            self.progress.tick()
+        if paused:
+            done_now = len(self.progress.outcomes)
+            raise PausedError(
+                f"{self.progress.label}: the allocation ends with {done_now} of {self.progress.total} calculations done;"
+                " run the same command again, it goes on from here"
+            )
+        if broken and broken == self.progress.total:
+            raise EngineError(
+                f"engine {self.context.engine.name}: no calculation of the batch left any output, so the machine is to"
+                " blame; see stdout.txt and stderr.txt below the work folder"
+            )
+        return sorted(put_off, key=lambda start: start.calculation_id)
+
+    def _mind_the_clock(self) -> None:
+        running = self.context.running
+        if self.clock.is_closing() and not running.closing.is_set():
+            running.close()
+        if self.clock.is_over() and not running.stopped.is_set():
+            running.stop()
 
 
 def _try(context: Context, start: Start) -> Outcome | None:
@@ -166,7 +253,9 @@ def _try(context: Context, start: Start) -> Outcome | None:
     if lock is None:
         return None
     with lock:
-        return calculate(context, start, lock)
+        outcome = calculate(context, start, lock)
+    # The machine's fault: once more at the end, when others have run.
+    return None if outcome.reason == FailureReason.NODE_FAILURE else outcome
 
 
 def _wait(context: Context, start: Start) -> Outcome | None:
@@ -185,7 +274,7 @@ def lock_timeout(limits: Limits) -> float:
 
 def _check_not_stopped(context: Context) -> None:
     """Raise `StoppedError` when the batch is being ended."""
-    if context.running.stopped.is_set():
+    if context.running.stopped.is_set() or context.running.closing.is_set():
         raise StoppedError
 
 
@@ -218,7 +307,7 @@ def _write_raw(context: Context, starts: Sequence[Start], path: Path) -> None:
             folder = context.folder(start)
             for step in sorted(path for path in folder.glob("*-*") if path.is_dir()):
                 for file in sorted(step.iterdir()):
-                    data = _raw(file)
+                    data = _raw(file, context.engine.raw_files)
                     if data is None:
                         continue
                     info = tarfile.TarInfo(f"{start.calculation_id}/{step.name}/{file.name}")
@@ -226,12 +315,12 @@ def _write_raw(context: Context, starts: Sequence[Start], path: Path) -> None:
                     archive.addfile(info, io.BytesIO(data))
 
 
-def _raw(file: Path) -> bytes | None:
+def _raw(file: Path, own: Sequence[str]) -> bytes | None:
     """Give what is archived of a file: inputs and results whole, logs by their end, nothing else."""
     name = file.name
     if name.startswith("attempt-"):
         name = name.split(".", 1)[1]
-    if name in RAW_FILES:
+    if name in RAW_FILES or name in own:
         return file.read_bytes()
     if name in (STDOUT_FILE, STDERR_FILE) or name.endswith((".log", ".txt")):
         return file.read_bytes()[-LOG_TAIL:]
@@ -309,8 +398,11 @@ def _quiet_warnings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stop_on_signal() -> Iterator[None]:
-    """Turn SIGTERM into an orderly end, so that no engine outlives its runner; only possible in the main thread."""
+def _stop_on_signal(clock: Clock) -> Iterator[None]:
+    """Turn SIGTERM into an orderly end, so that no engine outlives its runner, and SIGUSR1 into a slower one.
+
+    Only possible in the main thread.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -318,8 +410,12 @@ def _stop_on_signal() -> Iterator[None]:
     def stop(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def close(*_: object) -> None:
+        clock.asked.set()
+
+    before = signal.signal(signal.SIGTERM, stop), signal.signal(signal.SIGUSR1, close)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGUSR1, before[1])

@@ -7,7 +7,7 @@ record, which is why interrupted and undisturbed runs give the same rows.
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from custodian import Custodian
 from custodian.custodian import CustodianError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hullforge.config import DftSettings, Limits
+from hullforge.config import DftSettings, Execution, Limits
+from hullforge.dft import workplace
 from hullforge.dft.engines import base
-from hullforge.dft.job import Attempt, Running, StepJob, StepRun
+from hullforge.dft.job import Attempt, Running, StepJob, StepRun, StoppedError, no_save
 from hullforge.dft.protocol import Protocol, Step
 from hullforge.dft.recovery import (
     MAX_CORRECTIONS,
@@ -64,6 +65,9 @@ class StepRecord(BaseModel):
     drift: list[str] = Field(
         default_factory=list, description="'setting=value' of the physics that recovery changed"
     )
+    flags: list[str] = Field(
+        default_factory=list, description="what a reader of an accepted step should know"
+    )
     reason: str = Field(default="", description="a FailureReason; empty when the step was accepted")
     message: str = ""
 
@@ -90,6 +94,17 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Site:
+    """Where and with what a step runs: its folder, that of the step before, lock, planned failures, time spent so far."""
+
+    folder: Path
+    previous: Path | None
+    lock: journal.Lock
+    faults: list[str]
+    spent_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Context:
     """What the calculations of a batch share."""
 
@@ -100,9 +115,12 @@ class Context:
     work: Path
     limits: Limits
     running: Running
+    execution: Execution = field(default_factory=Execution)
 
     @classmethod
-    def of(cls, settings: DftSettings, work: Path, limits: Limits) -> "Context":
+    def of(
+        cls, settings: DftSettings, work: Path, limits: Limits, execution: Execution | None = None
+    ) -> "Context":
         """Make the context of a batch; raises `EngineError` or `ProtocolError` for what can't be."""
         protocol = Protocol.model_validate(settings.protocol)
         return cls(
@@ -113,6 +131,7 @@ class Context:
             work=work.resolve(),
             limits=limits,
             running=Running(),
+            execution=execution or Execution(),
         )
 
     @property
@@ -134,6 +153,13 @@ class Context:
     def folder(self, start: Start) -> Path:
         """Folder of a calculation."""
         return journal.folder_of(self.work, self.theory_id, start.calculation_id)
+
+    def parent(self, start: Start) -> Path | None:
+        """Folder of the last step of the calculation that `start` comes from, where it is still there."""
+        theory, name = start.row.get("theory_id"), start.row.get("calculation_id")
+        if not theory or not name:
+            return None
+        return max(journal.folder_of(self.work, theory, name).glob("[0-9]*-*"), default=None)
 
     def faults(self, start: Start) -> dict[str, list[str]]:
         """Planned failures of a calculation, by step; only the engine emt has any."""
@@ -172,12 +198,15 @@ def calculate(context: Context, start: Start, lock: journal.Lock) -> Outcome:
 
     Steps that were accepted earlier are not run again. Raises `EngineError` or `OSError` for the machine's
     faults, `StoppedError` when the batch is being ended; whatever befalls the structure is in the outcome.
+    An outcome of node failures is given, but not committed.
     """
     outcome = finished(context, start)
     if outcome is not None:
         return outcome
     folder = context.folder(start)
     outcome = _too_close(context, start) or _run_steps(context, start, folder, lock)
+    if outcome.reason == FailureReason.NODE_FAILURE:
+        return outcome
     journal.commit(folder, journal.DONE_FILE, context.input_hash(start), outcome.model_dump(mode="json"))
     return outcome
 
@@ -236,12 +265,18 @@ def _steps(context: Context, start: Start, folder: Path, lock: journal.Lock) -> 
     geometry, number = start.geometry, 0
     faults = context.faults(start)
     last_relax: Step | None = None
+    previous, spent = context.parent(start), 0.0
 
     def run(step: Step) -> StepRecord:
-        nonlocal number
+        nonlocal number, previous, spent
+        if context.running.closing.is_set():
+            raise StoppedError
         number += 1
         place = folder / f"{number:02d}-{step.name}"
-        return run_step(context, start, step, geometry, place, lock, faults.get(step.name, []))
+        site = Site(place, previous, lock, faults.get(step.name, []), spent)
+        record = run_step(context, start, step, geometry, site)
+        previous, spent = place, spent + sum(attempt.walltime_s for attempt in record.attempts)
+        return record
 
     for step in context.steps:
         record = run(step)
@@ -297,11 +332,10 @@ def run_step(
     start: Start,
     step: Step,
     geometry: Geometry,
-    folder: Path,
-    lock: journal.Lock,
-    faults: list[str],
+    site: Site,
 ) -> StepRecord:
-    """Run one step in `folder` under custodian, or take its record from there when it was accepted before."""
+    """Run one step under custodian, or take its record from its folder when it was accepted before."""
+    folder = site.folder
     try:
         entry = _input(context, start, step, geometry)
     # Settings that can't be made for this structure are its own failure, not the batch's.
@@ -316,24 +350,44 @@ def run_step(
     digest = ids.content_id("i1", entry.model_dump(mode="json"))
     if (accepted := _accepted(folder, digest)) is not None:
         return accepted
-    journal.clear(folder)
-    write_input(folder, entry)
-    run = StepRun(folder, context.engine, context.limits, lock, context.running, faults=faults)
     record = StepRecord(name=step.name, kind=step.kind, input_hash=digest)
-    try:
-        failure = _under_custodian(run)
-    finally:
-        run.close()
-    record.attempts = run.attempts
+    with workplace.of(context, start, folder) as place:
+        saved = workplace.saved(place, digest) if context.engine.resumes else None
+        if saved is None:
+            journal.clear(place)
+            write_input(place, entry)
+        run = StepRun(
+            place,
+            context.engine,
+            context.limits,
+            site.lock,
+            context.running,
+            execution=context.execution,
+            previous=site.previous,
+            spent_s=site.spent_s,
+            save=workplace.saver(digest) if context.engine.resumes else no_save,
+            faults=site.faults,
+        )
+        if saved is not None:
+            workplace.resume(run, saved, entry.geometry)
+        context.running.enter(run)
+        try:
+            failure = _under_custodian(run)
+        finally:
+            context.running.leave(run)
+            run.close()
+        record.attempts = run.attempts
+        if failure is None:
+            record.result = read_result(place)
+            record.frames = [*run.kept_frames, *read_frames(place)]
+            physics = read_input(place).physics
+            record.drift = [
+                f"{key}={physics.get(key)}"
+                for key in sorted({*physics, *run.physics})
+                if physics.get(key) != run.physics.get(key)
+            ] + context.engine.drift(place)
+            record.flags = context.engine.flags(place)
     if failure is None:
-        record.result = read_result(folder)
-        record.frames = [*run.kept_frames, *read_frames(folder)]
-        physics = read_input(folder).physics
-        record.drift = [
-            f"{key}={physics.get(key)}"
-            for key in sorted({*physics, *run.physics})
-            if physics.get(key) != run.physics.get(key)
-        ]
         journal.commit(folder, journal.ACCEPTED_FILE, digest, record.model_dump(mode="json"))
     else:
         record.reason, record.message = failure.code.value, failure.message
@@ -372,10 +426,13 @@ def _accepted(folder: Path, digest: str) -> StepRecord | None:
 
 def _under_custodian(run: StepRun) -> Any:
     """Let custodian run a step; give a `Diagnosis` when it could not be saved, else None."""
-    interval = min(5.0, max(0.2, min(run.limits.step_time_s, run.limits.silence_s) / 10))
+    limits = run.limits
+    shortest = min(limits.step_time_s, limits.silence_s, limits.structure_time_s)
+    interval = min(run.engine.look_every_s, max(0.2, shortest / 10))
+    phases = run.engine.phases(read_input(run.folder))
     custodian = Custodian(
         handlers(run),
-        [StepJob(run)],
+        [StepJob(run, phase) for phase in phases[phases.index(run.phase) if run.phase in phases else 0 :]],
         validators=[ConvergedValidator(run)],
         max_errors=MAX_CORRECTIONS,
         polling_time_step=POLL_S,
@@ -384,9 +441,14 @@ def _under_custodian(run: StepRun) -> Any:
         directory=str(run.folder),
     )
     try:
-        custodian.run()
+        log = custodian.run()
     except CustodianError as error:
         return failure_of(error, run)
+    # Custodian keeps some of its errors to itself; its log (custodian.json) has them all.
+    if any(
+        entry.get("handler") or entry.get("max_errors") or entry.get("max_errors_per_job") for entry in log
+    ):
+        return failure_of(CustodianError("custodian gave up"), run)
     return look(run)
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from custodian.custodian import Job
 from pydantic import BaseModel, ConfigDict, Field
 
-from hullforge.config import Limits
+from hullforge.config import Execution, Limits
 from hullforge.dft.engines.ase_driver import PARENT_VARIABLE
 from hullforge.dft.engines.base import Engine
 from hullforge.dft.step import (
@@ -45,6 +46,10 @@ GRACE_S = 2.0
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
+def no_save(run: "StepRun", *, is_open: bool) -> None:
+    """Save nothing: the step begins anew after an interruption."""
+
+
 class StoppedError(Exception):
     """The batch is being ended: nothing of this attempt counts."""
 
@@ -63,6 +68,7 @@ class Attempt(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     code: str = Field(default="", description="a FailureReason; empty when it ended well")
+    detail: str = Field(default="", description="the error's name in the words of an engine's own handlers")
     message: str = ""
     corrections: list[str] = Field(default_factory=list, description="'setting=value' for the next attempt")
     returncode: int | None = None
@@ -72,12 +78,15 @@ class Attempt(BaseModel):
 
 
 class Running:
-    """The engine processes that are alive in this batch, so that all can be ended at once."""
+    """The engine processes that are alive in this batch, so that all can be ended at once, or asked to end soon."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._processes: set[subprocess.Popen[bytes]] = set()
+        self._steps: set[StepRun] = set()
         self.stopped = threading.Event()
+        #: Set when the allocation is about to end: nothing new is started.
+        self.closing = threading.Event()
 
     def add(self, process: "subprocess.Popen[bytes]") -> None:
         """Remember a process; one that comes after the end is ended at once."""
@@ -91,6 +100,24 @@ class Running:
         with self._lock:
             self._processes.discard(process)
 
+    def enter(self, step: "StepRun") -> None:
+        """Remember a step that is being run."""
+        with self._lock:
+            self._steps.add(step)
+
+    def leave(self, step: "StepRun") -> None:
+        """Forget it."""
+        with self._lock:
+            self._steps.discard(step)
+
+    def close(self) -> None:
+        """Start nothing from now on, and ask all programs to end after their present ionic step."""
+        self.closing.set()
+        with self._lock:
+            steps = list(self._steps)
+        for step in steps:
+            step.wind_down()
+
     def stop(self) -> None:
         """End all processes and let no attempt count from now on."""
         self.stopped.set()
@@ -100,15 +127,23 @@ class Running:
             kill(process, 0.0)
 
 
-@dataclass
+@dataclass(eq=False)
 class StepRun:
-    """The state that the job, the handlers and the validator of one step share."""
+    """The state that the job, the handlers and the validator of one step share.
+
+    `folder` is where the engine runs; `previous` the folder of the step before, where there is one; `spent_s` the wall
+    time of the structure's earlier steps; `save` is called where an interrupted step could go on from.
+    """
 
     folder: Path
     engine: Engine
     limits: Limits
     lock: Lock
     running: Running
+    execution: Execution = field(default_factory=Execution)
+    previous: Path | None = None
+    spent_s: float = 0.0
+    save: Callable[..., None] = no_save
     faults: list[str] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     kept_frames: list[Frame] = field(default_factory=list)
@@ -118,6 +153,10 @@ class StepRun:
     diagnosis: Diagnosis | None = None
     watched: Diagnosis | None = None
     physics: dict[str, Any] = field(default_factory=dict)
+    phase: str = ""
+    tries: int = 0
+    _prepared: str | None = None
+    _collected: bool = True
     _changed: float = 0.0
     _fingerprint: tuple[tuple[str, int, int], ...] = ()
 
@@ -147,32 +186,52 @@ class StepRun:
         if self.running.stopped.is_set():
             raise StoppedError
 
+    def prepared_for(self, phase: str) -> None:
+        """Take the program's input for this phase as it is; it was written and mended before."""
+        self._prepared = phase
+
+    def wind_down(self) -> None:
+        """Ask the program to end after its present ionic step; one that can't is ended, and begins anew."""
+        if self.is_running() and not self.engine.wind_down(self.folder):
+            self.end()
+
     def begin(self) -> "subprocess.Popen[bytes]":
         """Put old outputs aside and start the engine on `step.json`.
 
         Raises `EngineError` when its command can't be executed.
         """
         self.check_not_stopped()
+        if self.running.closing.is_set():
+            raise StoppedError
         self._close()
+        self.put_aside()
+        self._forget_node_failure()
         number = len(self.attempts) + 1
-        for name in OUTPUTS:
-            path = self.folder / name
-            if path.exists():
-                path.replace(self.folder / f"attempt-{number - 1}.{name}")
         step = read_input(self.folder)
         step.attempt, step.faults = number, self.faults[number - 1 :]
         write_input(self.folder, step)
+        if self._prepared != self.phase:
+            self.engine.prepare(self, step, self.phase)
+            self._prepared = self.phase
+        self.save(self, is_open=True)
         self.attempts.append(Attempt())
+        self.tries += 1
+        self._collected = False
         self.looked, self.diagnosis, self.watched = False, None, None
         self.began = self._changed = time.monotonic()
         self._fingerprint = ()
-        command = self.engine.command()
+        command = self.engine.command(self.execution)
         try:
             with (self.folder / STDOUT_FILE).open("wb") as out, (self.folder / STDERR_FILE).open("wb") as err:
                 self.process = subprocess.Popen(
                     command,
                     cwd=self.folder,
-                    env={**os.environ, **THREADS, PARENT_VARIABLE: str(os.getpid())},
+                    env={
+                        **os.environ,
+                        **THREADS,
+                        **self.execution.environment,
+                        PARENT_VARIABLE: str(os.getpid()),
+                    },
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=err,
@@ -187,6 +246,31 @@ class StepRun:
         self.running.add(self.process)
         return self.process
 
+    def put_aside(self) -> None:
+        """Rename what the last attempt left, so that nothing stale can pass for the next one's."""
+        for name in (*OUTPUTS, *self.engine.outputs):
+            path = self.folder / name
+            if path.exists():
+                path.replace(self.folder / f"attempt-{self.tries}.{name}")
+
+    def _forget_node_failure(self) -> None:
+        """Leave no trace of an attempt that the machine, not the structure, is to blame for."""
+        if self.attempts and self.attempts[-1].code == FailureReason.NODE_FAILURE:
+            self.attempts.pop()
+
+    def collect(self) -> None:
+        """Let the engine translate what an ended attempt left; once per attempt."""
+        if not self._collected and not self.is_running():
+            self._collected = True
+            self.engine.collect(self.folder)
+
+    def is_silent(self) -> bool:
+        """Whether an engine with files of its own left none, and said nothing."""
+        if not self.engine.outputs or any((self.folder / name).exists() for name in self.engine.outputs):
+            return False
+        said = (self.folder / STDOUT_FILE, self.folder / STDERR_FILE)
+        return not any(path.exists() and path.stat().st_size for path in said)
+
     def end(self) -> None:
         """End the engine's process and all it started."""
         if self.process is not None:
@@ -200,14 +284,18 @@ class StepRun:
     def _close(self) -> None:
         if self.process is None:
             return
-        process, self.process = self.process, None
+        process = self.process
+        process.wait()
+        self.collect()
+        self.process = None
         self.running.forget(process)
         attempt = self.attempt
         attempt.returncode = process.wait()
         attempt.walltime_s = time.monotonic() - self.began
         result = read_result(self.folder)
-        # An engine that left no result is booked as busy all the time.
-        attempt.cpu_time_s = result.cpu_time_s if result is not None else attempt.walltime_s
+        # An engine that does not say is booked as busy all the time, on all of its cores.
+        told = result.cpu_time_s if result is not None else 0.0
+        attempt.cpu_time_s = told or attempt.walltime_s * self.execution.cores_per_calculation
         attempt.max_memory_mib = max(
             attempt.max_memory_mib, result.max_memory_mib if result is not None else 0.0
         )
@@ -218,6 +306,8 @@ class StepRun:
         found = None
         if code == FailureReason.WALLTIME and now - self.began > limits.step_time_s:
             found = Diagnosis(code, f"more than {limits.step_time_s:g} s in one attempt")
+        elif code == FailureReason.WALLTIME and self.time_is_up():
+            found = Diagnosis(code, f"more than {limits.structure_time_s:g} s in all steps of the structure")
         elif code == FailureReason.HUNG:
             fingerprint = self._files()
             if fingerprint != self._fingerprint:
@@ -231,6 +321,12 @@ class StepRun:
                 found = Diagnosis(code, f"more than {limits.memory_mib:g} MiB")
         self.watched = found or self.watched
         return found
+
+    def time_is_up(self) -> bool:
+        """Whether the structure has used up its time in all of its steps together."""
+        now = time.monotonic() - self.began if self.process is not None else 0.0
+        spent = self.spent_s + sum(attempt.walltime_s for attempt in self.attempts) + now
+        return spent > self.limits.structure_time_s
 
     def _files(self) -> tuple[tuple[str, int, int], ...]:
         """Names, sizes and times of what the engine writes; custodian's own log and the input are no sign of life."""
@@ -249,8 +345,9 @@ class StepRun:
 class StepJob(Job):
     """Custodian's view of a `StepRun`."""
 
-    def __init__(self, run: StepRun) -> None:
+    def __init__(self, run: StepRun, phase: str = "") -> None:
         self.step_run = run
+        self.phase = phase
 
     def as_dict(self) -> dict[str, Any]:
         """Give what custodian.json says about this job."""
@@ -258,6 +355,7 @@ class StepJob(Job):
             "@module": type(self).__module__,
             "@class": type(self).__name__,
             "step": self.step_run.folder.name,
+            **({"phase": self.phase} if self.phase else {}),
         }
 
     @property
@@ -266,7 +364,10 @@ class StepJob(Job):
         return self.step_run.folder.name
 
     def setup(self, directory: str = "./") -> None:
-        """Nothing: custodian calls this once per job, not per attempt; `run` removes old outputs."""
+        """Enter the job's phase; custodian calls this once per job, not per attempt, so `run` removes old outputs."""
+        if self.step_run.phase != self.phase:
+            self.step_run.kept_frames.clear()
+        self.step_run.phase = self.phase
 
     def run(self, directory: str = "./") -> "subprocess.Popen[bytes]":
         """Start the next attempt."""
@@ -299,12 +400,16 @@ def _signal(group: int, number: signal.Signals) -> None:
 
 
 def memory_mib(pid: int) -> float:
-    """Largest resident memory of a process so far, MiB; 0 where the system does not tell."""
+    """Largest resident memory of a process and its descendants so far, MiB; 0 where the system does not tell.
+
+    What a launcher starts on other machines is not seen.
+    """
     try:
         text = Path(f"/proc/{pid}/status").read_text()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return 0.0
-    for line in text.splitlines():
-        if line.startswith("VmHWM:"):
-            return float(line.split()[1]) / 1024
-    return 0.0
+    own = (
+        next((float(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM:")), 0.0) / 1024
+    )
+    return own + sum(memory_mib(int(child)) for child in children)

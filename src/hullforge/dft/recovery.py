@@ -13,16 +13,15 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from custodian.custodian import CustodianError, ErrorHandler, ValidationError, Validator
 
-from hullforge.dft.job import MONITORED, Diagnosis, StepRun
+from hullforge.dft.engines.own_files import Restart
+from hullforge.dft.job import MONITORED, Diagnosis, StepRun, StoppedError
 from hullforge.dft.step import Frame, StepInput, StepResult, read_frames, read_input, read_result, write_input
 from hullforge.store.vocabulary import FailureReason
-
-Restart = Literal["same", "last", "start"]
 
 #: Corrections of one step before it is given up, whatever their kinds.
 MAX_CORRECTIONS = 12
@@ -56,6 +55,12 @@ POLICIES: dict[FailureReason, Policy] = {
     # Without another mixer or eigensolver the same electronic steps fail again, so only rungs count.
     FailureReason.SCF_NOT_CONVERGED: Policy(0, "last"),
     FailureReason.IONIC_NOT_CONVERGED: Policy(3, "last"),
+    # What an engine's own handlers have no answer to, nobody has.
+    FailureReason.NUMERICS: Policy(0, "last"),
+    FailureReason.SYMMETRY: Policy(0, "same"),
+    FailureReason.REFUSED: Policy(0, "same"),
+    # Not the structure's fault: these attempts are not in its record.
+    FailureReason.NODE_FAILURE: Policy(2, "same"),
     # Crashes are often the node's fault and gone the next time.
     FailureReason.CRASHED: Policy(2, "same"),
     FailureReason.OUT_OF_MEMORY: Policy(1, "same"),
@@ -153,10 +158,11 @@ def _finite(result: StepResult, frames: Sequence[Frame]) -> bool:
     if not all(value is None or np.isfinite(value) for value in scalars):
         return False
     last = [result.final] if result.final else []
-    return all(_finite_frame(frame) for frame in (*frames, *last))
+    return all(is_finite(frame) for frame in (*frames, *last))
 
 
-def _finite_frame(frame: Frame) -> bool:
+def is_finite(frame: Frame) -> bool:
+    """Whether all numbers of a frame are numbers."""
     arrays = (
         frame.energy,
         frame.forces,
@@ -178,9 +184,17 @@ def look(run: StepRun) -> Diagnosis | None:
             # Whoever ends the engine may be ending the whole batch; the runner's own signal is then on its way.
             run.running.stopped.wait(PATIENCE_S)
         run.check_not_stopped()
+        run.collect()
         step = read_input(run.folder)
         result = read_result(run.folder)
         run.diagnosis = diagnose(step, result, read_frames(run.folder), run.returncode)
+        if result is None and run.returncode != 0 and run.is_silent():
+            run.diagnosis = Diagnosis(
+                FailureReason.NODE_FAILURE, f"the process ended with code {run.returncode} without any output"
+            )
+        if run.diagnosis is not None and run.running.closing.is_set():
+            # Told to end early: what is missing says nothing, the next runner goes on from here.
+            raise StoppedError
         run.looked = True
         if result is None and shutil.disk_usage(run.folder).free < FREE_DISK:
             raise OSError(errno.ENOSPC, "no space left for the results of calculations", str(run.folder))
@@ -223,11 +237,14 @@ class Recovery(ErrorHandler):
         assert found is not None
         run.attempt.code = self.code.value
         run.attempt.message = tidy(found.message, run.folder)
-        actions = self._next_attempt()
+        actions = self.next_attempt()
         return {"errors": [f"{self.code.value}: {run.attempt.message}"], "actions": actions}
 
-    def _next_attempt(self) -> list[dict[str, Any]] | None:
+    def next_attempt(self) -> list[dict[str, Any]] | None:
+        """Write the next attempt's input; None when nothing is left to try."""
         run = self.run
+        if self.code == FailureReason.WALLTIME and run.time_is_up():
+            return None
         rungs = run.engine.ladder(self.code.value)
         if self.answered >= max(len(rungs), self.policy.retries):
             return None
@@ -238,19 +255,22 @@ class Recovery(ErrorHandler):
         step.geometry = geometry
         step.numerics = {**step.numerics, **changes}
         write_input(run.folder, step)
+        run.engine.amend(run.folder, step, changes, restart)
         run.attempt.corrections = [
             f"restart={restart}",
             *(f"{key}={_plain(value)}" for key, value in changes.items()),
         ]
+        run.save(run, is_open=False)
         return [{"restart": restart, **changes}]
 
     def _restart(self, step: StepInput) -> tuple[Restart, Any]:
         run = self.run
+        run.collect()
         if self.policy.restart == "start":
             run.kept_frames.clear()
             return "start", run.start
         if self.policy.restart == "last" and step.kind == "relax":
-            frames = [frame for frame in read_frames(run.folder) if _finite_frame(frame)]
+            frames = [frame for frame in read_frames(run.folder) if is_finite(frame)]
             if frames:
                 run.kept_frames.extend(frames)
                 return "last", frames[-1].geometry
@@ -274,8 +294,8 @@ class ConvergedValidator(Validator):
 
 
 def handlers(run: StepRun) -> list[ErrorHandler]:
-    """Give one handler per kind of error; kinds exclude each other, so their order does not matter."""
-    return [Recovery(run, code) for code in POLICIES]
+    """Give the engine's own handlers, then one per kind of error; the first that fires takes the attempt's error."""
+    return [*run.engine.handlers(run), *(Recovery(run, code) for code in POLICIES)]
 
 
 def failure_of(error: CustodianError, run: StepRun) -> Diagnosis:

@@ -31,7 +31,12 @@ def _common(context: Context, start: Start, outcome: Outcome) -> dict[str, Any]:
         "theory_id": context.theory_id,
         "parent_structure_id": start.row["structure_id"],
         "n_attempts": sum(len(step.attempts) for step in outcome.steps),
-        "errors": [f"{s.name}:{a.code}" for s in outcome.steps for a in s.attempts if a.code],
+        "errors": [
+            f"{s.name}:{a.code}" + (f":{a.detail}" if a.detail else "")
+            for s in outcome.steps
+            for a in s.attempts
+            if a.code
+        ],
         "corrections": [f"{s.name}:{c}" for s in outcome.steps for a in s.attempts for c in a.corrections],
         "protocol_drift": [f"{s.name}:{change}" for s in outcome.steps for change in s.drift],
     }

@@ -56,6 +56,19 @@ class FailureReason(Described):
         "ionic_not_converged",
         "forces or stress did not fall below the limits in all continuations",
     )
+    NUMERICS = (
+        "numerics",
+        "the engine's mixing, diagonalisation or line search broke down with all of the allowed settings",
+    )
+    SYMMETRY = (
+        "symmetry",
+        "the engine's symmetry analysis or its k-points broke down with all of the allowed settings",
+    )
+    REFUSED = "refused", "the engine refused its input"
+    NODE_FAILURE = (
+        "node_failure",
+        "the engine's process ended without any output, again and again, while others on the same machine ran",
+    )
     CRASHED = "crashed", "the engine's process ended without a result, repeatedly"
     OUT_OF_MEMORY = "out_of_memory", "the engine ran out of memory, repeatedly"
     WALLTIME = "walltime", "the time limit of the step was reached, repeatedly"

@@ -50,7 +50,7 @@ def next_fault(folder: Path, inputs: bytes, formula: str) -> str:
     if not plan:
         return ""
     path = folder / COUNT_FILE
-    count, first = (json.loads(path.read_text()) if path.is_file() else (0, hashlib.sha256(inputs).hexdigest()))
+    count, first = json.loads(path.read_text()) if path.is_file() else (0, hashlib.sha256(inputs).hexdigest())
     path.write_text(json.dumps([count + 1, first]))
     faults = _ordered(plan, folder, formula) if isinstance(plan, list) else _drawn(plan, first)
     fault = faults[count] if count < len(faults) else ""

@@ -9,30 +9,216 @@ from pathlib import Path
 
 import numpy as np
 
-SYMBOLS = (
-    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb"
-    " Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au"
-    " Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu"
-).split()
+SYMBOLS = [
+    "X",
+    "H",
+    "He",
+    "Li",
+    "Be",
+    "B",
+    "C",
+    "N",
+    "O",
+    "F",
+    "Ne",
+    "Na",
+    "Mg",
+    "Al",
+    "Si",
+    "P",
+    "S",
+    "Cl",
+    "Ar",
+    "K",
+    "Ca",
+    "Sc",
+    "Ti",
+    "V",
+    "Cr",
+    "Mn",
+    "Fe",
+    "Co",
+    "Ni",
+    "Cu",
+    "Zn",
+    "Ga",
+    "Ge",
+    "As",
+    "Se",
+    "Br",
+    "Kr",
+    "Rb",
+    "Sr",
+    "Y",
+    "Zr",
+    "Nb",
+    "Mo",
+    "Tc",
+    "Ru",
+    "Rh",
+    "Pd",
+    "Ag",
+    "Cd",
+    "In",
+    "Sn",
+    "Sb",
+    "Te",
+    "I",
+    "Xe",
+    "Cs",
+    "Ba",
+    "La",
+    "Ce",
+    "Pr",
+    "Nd",
+    "Pm",
+    "Sm",
+    "Eu",
+    "Gd",
+    "Tb",
+    "Dy",
+    "Ho",
+    "Er",
+    "Tm",
+    "Yb",
+    "Lu",
+    "Hf",
+    "Ta",
+    "W",
+    "Re",
+    "Os",
+    "Ir",
+    "Pt",
+    "Au",
+    "Hg",
+    "Tl",
+    "Pb",
+    "Bi",
+    "Po",
+    "At",
+    "Rn",
+    "Fr",
+    "Ra",
+    "Ac",
+    "Th",
+    "Pa",
+    "U",
+    "Np",
+    "Pu",
+]
 NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS)}
 
 #: What VASP takes each tag for. Real VASP reads over tags that it does not know; the stand-in refuses them, since
 #: in a test they are slips of the pen.
-INTEGERS = (
-    "ISTART ICHARG NSW IBRION ISIF ISYM ISPIN ISMEAR NELM NELMIN NELMDL NBANDS LMAXMIX LMAXTAU NEDOS KPAR NCORE NPAR"
-    " IMIX INIMIX MIXPRE NSIM IALGO ISEARCH LORBIT IVDW NWRITE NFREE LDAUTYPE LDAUPRINT MAXMIX NGX NGY NGZ NGXF NGYF"
-    " NGZF IDIPOL NUPDOWN ICORELEVEL NBLOCK IOPT"
-).split()
-REALS = (
-    "ENCUT ENMAX ENAUG EDIFF EDIFFG SIGMA POTIM SMASS SYMPREC AMIX BMIX AMIN AMIX_MAG BMIX_MAG WC TIME KSPACING EMIN"
-    " EMAX NELECT DEPER PSTRESS EPSILON EFERMI"
-).split()
-SWITCHES = (
-    "LREAL_ LWAVE LCHARG LAECHG LELF LVTOT LVHAR LASPH LDAU ADDGRID LDIPOL LSORBIT LNONCOLLINEAR LPLANE LSCALU"
-    " LHFCALC KGAMMA LMIXTAU LDIAG LSCALAPACK LUSE_VDW LPEAD LOPTICS LORBITALREAL"
-).split()
-WORDS = "SYSTEM PREC ALGO GGA METAGGA LREAL GGA_COMPAT".split()
-LISTS = "MAGMOM LDAUU LDAUJ LDAUL LATTICE_CONSTRAINTS RWIGS DIPOL FERWE FERDO LANGEVIN_GAMMA".split()
+INTEGERS = [
+    "ISTART",
+    "ICHARG",
+    "NSW",
+    "IBRION",
+    "ISIF",
+    "ISYM",
+    "ISPIN",
+    "ISMEAR",
+    "NELM",
+    "NELMIN",
+    "NELMDL",
+    "NBANDS",
+    "LMAXMIX",
+    "LMAXTAU",
+    "NEDOS",
+    "KPAR",
+    "NCORE",
+    "NPAR",
+    "IMIX",
+    "INIMIX",
+    "MIXPRE",
+    "NSIM",
+    "IALGO",
+    "ISEARCH",
+    "LORBIT",
+    "IVDW",
+    "NWRITE",
+    "NFREE",
+    "LDAUTYPE",
+    "LDAUPRINT",
+    "MAXMIX",
+    "NGX",
+    "NGY",
+    "NGZ",
+    "NGXF",
+    "NGYF",
+    "NGZF",
+    "IDIPOL",
+    "NUPDOWN",
+    "ICORELEVEL",
+    "NBLOCK",
+    "IOPT",
+]
+REALS = [
+    "ENCUT",
+    "ENMAX",
+    "ENAUG",
+    "EDIFF",
+    "EDIFFG",
+    "SIGMA",
+    "POTIM",
+    "SMASS",
+    "SYMPREC",
+    "AMIX",
+    "BMIX",
+    "AMIN",
+    "AMIX_MAG",
+    "BMIX_MAG",
+    "WC",
+    "TIME",
+    "KSPACING",
+    "EMIN",
+    "EMAX",
+    "NELECT",
+    "DEPER",
+    "PSTRESS",
+    "EPSILON",
+    "EFERMI",
+]
+SWITCHES = [
+    "LREAL_",
+    "LWAVE",
+    "LCHARG",
+    "LAECHG",
+    "LELF",
+    "LVTOT",
+    "LVHAR",
+    "LASPH",
+    "LDAU",
+    "ADDGRID",
+    "LDIPOL",
+    "LSORBIT",
+    "LNONCOLLINEAR",
+    "LPLANE",
+    "LSCALU",
+    "LHFCALC",
+    "KGAMMA",
+    "LMIXTAU",
+    "LDIAG",
+    "LSCALAPACK",
+    "LUSE_VDW",
+    "LPEAD",
+    "LOPTICS",
+    "LORBITALREAL",
+]
+WORDS = ["SYSTEM", "PREC", "ALGO", "GGA", "METAGGA", "LREAL", "GGA_COMPAT"]
+LISTS = [
+    "MAGMOM",
+    "LDAUU",
+    "LDAUJ",
+    "LDAUL",
+    "LATTICE_CONSTRAINTS",
+    "RWIGS",
+    "DIPOL",
+    "FERWE",
+    "FERDO",
+    "LANGEVIN_GAMMA",
+]
 
 
 class RefusedError(Exception):
@@ -85,14 +271,18 @@ def check(found: Inputs) -> None:
     """Refuse what fits no calculation."""
     incar, atoms = found.incar, sum(found.counts)
     if "ENCUT" not in incar:
-        raise RefusedError(" stand-in: ENCUT is missing from the INCAR; the stand-in has no POTCAR to take it from")
+        raise RefusedError(
+            " stand-in: ENCUT is missing from the INCAR; the stand-in has no POTCAR to take it from"
+        )
     if "MAGMOM" in incar and len(incar["MAGMOM"]) != atoms * (3 if incar.get("LNONCOLLINEAR") else 1):
         raise RefusedError(ill_typed("MAGMOM", incar["MAGMOM"]))
     for name in ("LDAUU", "LDAUJ", "LDAUL"):
         if incar.get("LDAU") and len(incar.get(name, ())) != len(found.species):
             raise RefusedError(ill_typed(name, incar.get(name)))
     if incar.get("ISMEAR") == -5 and np.prod(found.grid) < 4:
-        raise RefusedError(" VERY BAD NEWS! internal error in subroutine IBZKPT:\n Tetrahedron method fails (number of k-points < 4)")
+        raise RefusedError(
+            " VERY BAD NEWS! internal error in subroutine IBZKPT:\n Tetrahedron method fails (number of k-points < 4)"
+        )
     if 2 * nbands(found) < found.nelect:
         raise RefusedError(" ERROR: TOO FEW BANDS!!")
     if abs(np.linalg.det(found.cell)) < 1e-3:
@@ -118,7 +308,7 @@ def valence(potcar: str) -> float:
     number = NUMBERS[symbol]
     core = max(c for c in (0, 2, 10, 18, 36, 54, 86) if c < number)
     electrons = number - core
-    if core == 54 and electrons > 17 or core == 86 and electrons > 17:
+    if (core == 54 and electrons > 17) or (core == 86 and electrons > 17):
         electrons -= 14
     if electrons > 12:
         electrons -= 10
@@ -183,7 +373,9 @@ def expand(tag: str, text: str) -> list:
 
 def ill_typed(tag: str, text) -> str:
     """Say what VASP says about a value that it can't read."""
-    return f" Error reading item '{tag}' from file INCAR.\n Error code was IERR= 5 ... Found N= 0 data.\n {text}"
+    return (
+        f" Error reading item '{tag}' from file INCAR.\n Error code was IERR= 5 ... Found N= 0 data.\n {text}"
+    )
 
 
 def read_poscar(path: Path):
@@ -201,7 +393,9 @@ def read_poscar(path: Path):
         numbers = np.array([[float(x) for x in line.split()[:3]] for line in atoms])
         cartesian = lines[start].strip()[:1].upper() in ("C", "K")
     except (OSError, IndexError, ValueError):
-        raise RefusedError(" ERROR: there must be 1 or 3 items on line 2 of POSCAR, and atoms after line 7") from None
+        raise RefusedError(
+            " ERROR: there must be 1 or 3 items on line 2 of POSCAR, and atoms after line 7"
+        ) from None
     if len(numbers) != sum(counts) or len(species) != len(counts) or not set(species) <= set(NUMBERS):
         raise RefusedError(" ERROR: the atoms on POSCAR don't agree with its species")
     return cell, numbers * scale if cartesian else numbers @ cell, species, counts

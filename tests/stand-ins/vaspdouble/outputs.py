@@ -79,7 +79,11 @@ class Writer:
         x.write(" </generator>\n <incar>\n")
         for tag, value in i.incar.items():
             x.write("  " + parameter(tag, value))
-        x.write(' </incar>\n <kpoints>\n  <generation param="%s">\n' % {"Gamma": "Gamma", "Monkhorst": "Monkhorst-Pack"}[i.style])
+        style = {"Gamma": "Gamma", "Monkhorst": "Monkhorst-Pack"}[i.style]
+        x.write(f' </incar>
+ <kpoints>
+  <generation param="{style}">
+')
         x.write(f'   <v type="int" name="divisions">{numbers(i.grid, "8d")} </v>\n')
         x.write(f'   <v name="usershift">{numbers([0.0] * 3)} </v>\n')
         for k in range(3):
@@ -152,13 +156,17 @@ class Writer:
         o.write(f"\n   k-points           NKPTS = {len(weights):6d}   k-points in BZ     NKDIM = {len(weights):6d}"
                 f"   number of bands    NBANDS= {nbands(i):6d}\n")  # fmt: skip
         o.write(f"   number of dos      NEDOS = {301:6d}   number of ions     NIONS = {sum(i.counts):6d}\n")
-        o.write(f"   dimension x,y,z NGX =    20 NGY =   20 NGZ =   20\n   total plane-waves  NPLWV = {8000:6d}\n")
+        o.write(
+            f"   dimension x,y,z NGX =    20 NGY =   20 NGZ =   20\n   total plane-waves  NPLWV = {8000:6d}\n"
+        )
         o.write("   ions per type = " + "".join(f"{n:8d}" for n in i.counts) + "\n\n")
         p = self.parameters()
         for tag, form in (("ENCUT", "8.1f"), ("ISPIN", "6d"), ("NELM", "6d"), ("NSW", "6d"), ("IBRION", "6d"),
                           ("ISIF", "6d"), ("ISMEAR", "6d"), ("SIGMA", "8.2f")):  # fmt: skip
             o.write(f"   {tag:6s} = {i.incar['ENCUT'] if tag == 'ENCUT' else p[tag]:{form}}    stand-in\n")
-        o.write("   LSORBIT =      F    spin-orbit coupling\n   LNONCOLLINEAR =      F non collinear calculations\n")
+        o.write(
+            "   LSORBIT =      F    spin-orbit coupling\n   LNONCOLLINEAR =      F non collinear calculations\n"
+        )
         o.write(f"   NELECT = {i.nelect:12.4f}    total number of electrons\n\n")
         o.write(" k-points in reciprocal lattice and weights: stand-in\n")
         for k, w in zip(kpoints, weights, strict=True):
@@ -167,15 +175,21 @@ class Writer:
 
     def electronic(self, number: int, energy: float, change: float) -> None:
         """Write one electronic step."""
-        self.xml.write(f"  <scstep>\n   <energy>\n{energies(energy, energy, energy)}   </energy>\n  </scstep>\n")
+        self.xml.write(
+            f"  <scstep>\n   <energy>\n{energies(energy, energy, energy)}   </energy>\n  </scstep>\n"
+        )
         self.outcar.write(f"----------------------------------------- Iteration {self.steps + 1:6d}({number:4d})  "
                           "---------------------------------------\n\n")  # fmt: skip
-        self.oszicar.write(f"DAV: {number:3d}    {energy:18.12E}   {change:12.5E}  {-abs(change):12.5E}   100   0.100E+00\n")
+        self.oszicar.write(
+            f"DAV: {number:3d}    {energy:18.12E}   {change:12.5E}  {-abs(change):12.5E}   100   0.100E+00\n"
+        )
 
     def begin_ionic(self) -> None:
         """Open an ionic step."""
         self.xml.write(" <calculation>\n")
-        self.oszicar.write("       N       E                     dE             d eps       ncg     rms          rms(c)\n")
+        self.oszicar.write(
+            "       N       E                     dE             d eps       ncg     rms          rms(c)\n"
+        )
 
     def end_ionic(self, step: Ionic, electrons: Electrons, last: bool) -> None:
         """Write what an ionic step ends with; the electrons with the last one."""
@@ -191,7 +205,10 @@ class Writer:
             o.write("\n magnetization (x)\n \n# of ion       s       p       d       tot\n" + "-" * 42 + "\n")
             for n, m in enumerate(electrons.moments, 1):
                 o.write(f"{n:5d}   {0.0:10.3f}{0.0:8.3f}{m:8.3f}{m:8.3f}\n")
-            o.write("-" * 42 + f"\ntot     {0.0:10.3f}{0.0:8.3f}{electrons.moments.sum():8.3f}{electrons.moments.sum():8.3f}\n\n")
+            o.write(
+                "-" * 42
+                + f"\ntot     {0.0:10.3f}{0.0:8.3f}{electrons.moments.sum():8.3f}{electrons.moments.sum():8.3f}\n\n"
+            )
         s = step.stress * -KBAR  # VASP's sign: positive when the cell wants to grow
         o.write("  FORCE on cell =-STRESS in cart. coord.  units (eV):\n"
                 "  Direction    XX          YY          ZZ          XY          YZ          ZX\n")  # fmt: skip
@@ -206,12 +223,20 @@ class Writer:
         o.write(" POSITION                                       TOTAL-FORCE (eV/Angst)\n " + "-" * 83 + "\n")
         for r, f in zip(step.positions, step.forces, strict=True):
             o.write(f" {numbers(r, '15.9f')} {numbers(f, '16.8f')}\n")
-        o.write(" " + "-" * 83 + f"\n    total drift:    {numbers([0.0] * 3, '16.6f')}\n\n" + "-" * 100 + "\n\n\n\n")
+        o.write(
+            " "
+            + "-" * 83
+            + f"\n    total drift:    {numbers([0.0] * 3, '16.6f')}\n\n"
+            + "-" * 100
+            + "\n\n\n\n"
+        )
         o.write("  FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n  ---------------------------------------------------\n"
                 f"  free  energy   TOTEN  = {step.free:20.8f} eV\n\n"
                 f"  energy  without entropy= {without:20.8f}  energy(sigma->0) = {step.zero:20.8f}\n\n\n"
                 "     LOOP+:  cpu time    1.0000: real time    1.0000\n\n")  # fmt: skip
-        line = f"{self.steps:4d} F= {step.free:15.8E} E0= {step.zero:15.8E}  d E ={step.free - self.last:13.6E}"
+        line = (
+            f"{self.steps:4d} F= {step.free:15.8E} E0= {step.zero:15.8E}  d E ={step.free - self.last:13.6E}"
+        )
         if electrons.moments is not None:
             line += f"  mag= {electrons.moments.sum():9.4f}"
         self.last = step.free
@@ -250,7 +275,8 @@ class Writer:
             for k in range(len(e.kpoints)):
                 x.write(f'      <set comment="kpoint {k + 1}">\n')
                 x.writelines(
-                    f"       <r>{a:11.4f}{b:10.4f} </r>\n" for a, b in zip(e.bands[spin, k], e.occupations[spin, k], strict=True)
+                    f"       <r>{a:11.4f}{b:10.4f} </r>\n"
+                    for a, b in zip(e.bands[spin, k], e.occupations[spin, k], strict=True)
                 )
                 x.write("      </set>\n")
             x.write("     </set>\n")

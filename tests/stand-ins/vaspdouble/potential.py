@@ -58,7 +58,10 @@ class Model:
         heights = volume / np.linalg.norm(np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]]), axis=1)
         positions = (positions @ np.linalg.inv(cell) % 1.0) @ cell
         reach = np.minimum(np.ceil(cutoff / heights).astype(int), 30)
-        shifts = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), -1).reshape(-1, 3) @ cell
+        shifts = (
+            np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), -1).reshape(-1, 3)
+            @ cell
+        )
         vectors = positions[None, :, None] + shifts[None, None] - positions[:, None, None]
         r2 = np.einsum("ijsk,ijsk->ijs", vectors, vectors)
         i, j, s = np.nonzero((r2 > 1e-12) & (r2 < (RANGE * r0[:, :, None]) ** 2))
@@ -101,7 +104,11 @@ class Relaxer:
             a = s @ q / (s @ y)
             factors.append(a)
             q -= a * y
-        q *= (self.past[-1][0] @ self.past[-1][1]) / (self.past[-1][1] @ self.past[-1][1]) if self.past else 1 / 25
+        q *= (
+            (self.past[-1][0] @ self.past[-1][1]) / (self.past[-1][1] @ self.past[-1][1])
+            if self.past
+            else 1 / 25
+        )
         for (s, y), a in zip(self.past, reversed(factors), strict=True):
             q += s * (a - y @ q / (s @ y))
         d = -q if q @ g > 0 else -g / 25

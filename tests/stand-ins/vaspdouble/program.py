@@ -16,7 +16,18 @@ from vaspdouble.potential import ELECTRONEGATIVITY, Model, Relaxer
 #: Seconds that an ionic step takes (for tests of what happens meanwhile).
 DELAY_VARIABLE = "VASP_STAND_IN_DELAY"
 #: Moments, Bohr magneton, of elements that have one here.
-MOMENTS = {"V": 1.0, "Cr": 3.0, "Mn": 3.5, "Fe": 2.3, "Co": 1.6, "Ni": 0.7, "Eu": 6.9, "Gd": 7.0, "Tb": 6.0, "O2": 0.0}
+MOMENTS = {
+    "V": 1.0,
+    "Cr": 3.0,
+    "Mn": 3.5,
+    "Fe": 2.3,
+    "Co": 1.6,
+    "Ni": 0.7,
+    "Eu": 6.9,
+    "Gd": 7.0,
+    "Tb": 6.0,
+    "O2": 0.0,
+}
 #: Elements without which a compound is a metal, whatever its electronegativities.
 ANIONS = {"H", "N", "O", "F", "P", "S", "Cl", "Se", "Br", "Te", "I", "Si", "Ge", "C", "B"}
 
@@ -44,7 +55,13 @@ def main(folder: Path) -> int:
 def _first_inputs(folder: Path, inputs: Inputs) -> bytes:
     """What an order by hash depends on: the cell to 1e-4 angstrom, species and the functional's tags; no paths."""
     tags = {key: inputs.incar.get(key) for key in ("GGA", "METAGGA", "NSW", "EDIFFG", "ISIF")}
-    body = [np.round(inputs.cell, 4).tolist(), np.round(inputs.positions, 4).tolist(), inputs.symbols, inputs.grid, tags]
+    body = [
+        np.round(inputs.cell, 4).tolist(),
+        np.round(inputs.positions, 4).tolist(),
+        inputs.symbols,
+        inputs.grid,
+        tags,
+    ]
     return repr((body, folder.name)).encode()
 
 
@@ -56,7 +73,9 @@ def model_of(inputs: Inputs) -> Model:
     """Pair potential; functionals scale it, so that their results differ."""
     incar = inputs.incar
     meta, gga = str(incar.get("METAGGA", "--")).upper(), str(incar.get("GGA", "PE")).upper()
-    scale, length = (1.03, 0.995) if meta not in ("--", "NONE") else (1.02, 0.993) if gga == "PS" else (1.0, 1.0)
+    scale, length = (
+        (1.03, 0.995) if meta not in ("--", "NONE") else (1.02, 0.993) if gga == "PS" else (1.0, 1.0)
+    )
     return Model(np.array([NUMBERS[s] for s in inputs.symbols]), scale, length)
 
 
@@ -70,7 +89,9 @@ def run(folder: Path, inputs: Inputs, fault: str) -> int:
     mask = np.ones((3, 3)) if isif in (3, 4, 5, 6, 7) else np.zeros((3, 3))
     fixed = ~np.array(incar.get("LATTICE_CONSTRAINTS", [True] * 3), dtype=bool)
     mask[fixed, :] = mask[:, fixed] = 0.0
-    relaxer = Relaxer(sum(inputs.counts), mask, isif in (0, 1, 2, 3, 4), 0.2 * min(1.0, incar.get("POTIM", 0.5) / 0.5))
+    relaxer = Relaxer(
+        sum(inputs.counts), mask, isif in (0, 1, 2, 3, 4), 0.2 * min(1.0, incar.get("POTIM", 0.5) / 0.5)
+    )
     writer = Writer(folder, inputs)
     cell, positions, last = inputs.cell, inputs.positions, None
     words, when = faults.WORDS.get(fault, ("", 0))
@@ -98,7 +119,9 @@ def run(folder: Path, inputs: Inputs, fault: str) -> int:
         if fault == "explode" and not static:
             reached, done = False, number >= min(steps, 6)
         writer.end_ionic(step, electrons, done)
-        _say(f"{number:4d} F= {step.free:.8E} E0= {step.zero:.8E}  d E ={0.0 if last is None else step.free - last.free:.6E}")
+        _say(
+            f"{number:4d} F= {step.free:.8E} E0= {step.zero:.8E}  d E ={0.0 if last is None else step.free - last.free:.6E}"
+        )
         last = step
         if fault == "disk":
             print("forrtl: No space left on device", file=sys.stderr, flush=True)
@@ -141,13 +164,19 @@ def _ionic(inputs: Inputs, model: Model, writer: Writer, cell, positions, state)
     if fault == "nan":
         energy = float("nan")
     metal = band_gap(inputs) == 0
-    entropy = -2e-3 * incar.get("SIGMA", 0.2) * len(positions) if metal and incar.get("ISMEAR", 1) >= 0 else 0.0
+    entropy = (
+        -2e-3 * incar.get("SIGMA", 0.2) * len(positions) if metal and incar.get("ISMEAR", 1) >= 0 else 0.0
+    )
     nelm = incar.get("NELM", 60)
     stuck = fault == "nelm" or (fault == "nelm_inside" and number == 2)
     count = nelm if stuck else min(max(incar.get("NELMIN", 2), 6 if warm or number > 1 else 10), nelm - 1)
     scf, before = [], 0.0
     for n in range(1, count + 1):
-        value = energy + entropy + (0.0 if n == count and not stuck else 3.0 * 0.1**n + (0.01 * (-1) ** n if stuck else 0.0))
+        value = (
+            energy
+            + entropy
+            + (0.0 if n == count and not stuck else 3.0 * 0.1**n + (0.01 * (-1) ** n if stuck else 0.0))
+        )
         writer.electronic(n, value, value - before)
         _say(f"DAV: {n:3d}    {value:18.12E}   {value - before:12.5E}")
         scf.append(value)

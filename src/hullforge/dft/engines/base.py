@@ -6,21 +6,30 @@ differ only behind this interface.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hullforge.config import Engine as EngineConfig
 from hullforge.config import Execution
+from hullforge.dft.engines.own_files import Restart
 from hullforge.dft.protocol import Protocol as DftProtocol
 from hullforge.dft.protocol import Step
-from hullforge.dft.step import Geometry
+from hullforge.dft.step import Geometry, StepInput
 from hullforge.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from custodian.custodian import ErrorHandler
+
+    from hullforge.dft.job import StepRun
+
 
 class Engine(Protocol):
-    """The interface. All methods are cheap: none imports the code that computes, except `check`."""
+    """The interface. All methods are cheap: none imports the code that computes, except `check`.
+
+    What is done around each attempt is in `own_files.OwnFiles`, which every engine inherits.
+    """
 
     name: str
     #: Printed in front of every report whose numbers are not DFT; empty for DFT.
@@ -66,8 +75,37 @@ class Engine(Protocol):
     def ladder(self, code: str) -> list[dict[str, Any]]:
         """Give the changes of `numerics` to try one after the other when an attempt ends with `code`."""
 
-    def command(self) -> list[str]:
+    def command(self, execution: Execution) -> list[str]:
         """Argument list of the child process; it is started in the step's folder with OMP_NUM_THREADS=1."""
+
+    outputs: tuple[str, ...]
+    raw_files: tuple[str, ...]
+    resumes: bool
+    look_every_s: float
+
+    def phases(self, step: StepInput) -> tuple[str, ...]:
+        """See `OwnFiles`, as for all that follows."""
+
+    def prepare(self, run: "StepRun", step: StepInput, phase: str) -> None:
+        """Write the program's input."""
+
+    def amend(self, folder: Path, step: StepInput, changes: dict[str, Any], restart: Restart) -> None:
+        """Carry a correction over to the program's input."""
+
+    def collect(self, folder: Path) -> None:
+        """Translate the program's output."""
+
+    def handlers(self, run: "StepRun") -> "list[ErrorHandler]":
+        """Give the engine's own handlers."""
+
+    def drift(self, folder: Path) -> list[str]:
+        """Give what left the protocol."""
+
+    def flags(self, folder: Path) -> list[str]:
+        """Give what a reader should know."""
+
+    def wind_down(self, folder: Path) -> bool:
+        """Ask the program to end soon."""
 
 
 def get(name: str) -> Engine:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hullforge.dft.engines.own_files import OwnFiles
 from hullforge.dft.step import (
     RESULT_FILE,
     Geometry,
@@ -61,7 +62,7 @@ PERMANENT_SHARE = 0.5
 FOREVER = 50
 
 
-class EmtEngine:
+class EmtEngine(OwnFiles):
     """The interface of `hullforge.dft.engines.base.Engine`."""
 
     name = "emt"
@@ -137,7 +138,7 @@ class EmtEngine:
         }
         return rungs.get(code, [])
 
-    def command(self) -> list[str]:
+    def command(self, execution: "Execution | None" = None) -> list[str]:
         """Run this module, in the interpreter that runs hullforge."""
         return [sys.executable, "-m", "hullforge.dft.engines.emt"]
 

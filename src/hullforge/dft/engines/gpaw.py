@@ -20,6 +20,7 @@ from pydantic import Field
 from hullforge.config import Engine as EngineConfig
 from hullforge.config import Execution, Section, validated
 from hullforge.dft import kpoints
+from hullforge.dft.engines.own_files import OwnFiles
 from hullforge.dft.protocol import Protocol, Step
 from hullforge.dft.step import Geometry, StepInput
 from hullforge.errors import EngineError
@@ -65,7 +66,7 @@ class GpawSettings(Section):
     )
 
 
-class GpawEngine:
+class GpawEngine(OwnFiles):
     """GPAW behind the engine interface; see `hullforge.dft.engines.base.Engine` for the meaning of each method."""
 
     name = "gpaw"
@@ -202,7 +203,7 @@ class GpawEngine:
         }
         return ladders.get(code, [])
 
-    def command(self) -> list[str]:
+    def command(self, execution: Execution | None = None) -> list[str]:  # noqa: ARG002
         """Give the argument list of the child process."""
         return [sys.executable, "-m", "hullforge.dft.engines.ase_driver"]
 

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hullforge.dft.engines.own_files import OwnFiles
+
 if TYPE_CHECKING:
     # Not at run time: the child process is nothing but its start.
     from hullforge.config import Engine as EngineConfig
@@ -27,7 +29,7 @@ Answers = dict[str, dict[str, Any]]
 COLUMNS = ("candidate_id", "functional", "numbers", "cell", "positions", "pbc", "energy_per_atom")
 
 
-class ReplayEngine:
+class ReplayEngine(OwnFiles):
     """The interface of `hullforge.dft.engines.base.Engine`."""
 
     name = "replay"
@@ -103,7 +105,7 @@ class ReplayEngine:
         """Nothing: asking again gives the same answer."""
         return []
 
-    def command(self) -> list[str]:
+    def command(self, execution: "Execution | None" = None) -> list[str]:
         """Run this module without its package, on the standard library alone: that starts fastest."""
         return [sys.executable, "-I", "-S", __file__]
 
