@@ -47,6 +47,8 @@ MISSING = [path.as_posix() for path in seal.missing(CAMPAIGN.folder)]
 OPEN_ROUNDS = "|".join(r for r in ROUNDS if r not in SEALED) or "none-open"
 FIRST = CAMPAIGN.functionals[0]
 HARVEST = CAMPAIGN.prototypes.harvest.enabled
+# How programs are started decides no result: a variable, not a parameter, so that a change plans nothing.
+EXECUTION = CAMPAIGN.execution.model_dump_json()
 THEORIES = {f: PROTOCOL.theory_id(f, CAMPAIGN.engine) for f in CAMPAIGN.functionals}
 RELEASE = f"{FOLDER}/release/{CAMPAIGN.release.version}/SHA256SUMS"
 BATCH_TABLES = ("calculations", "frames", "failures", "costs")

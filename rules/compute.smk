@@ -18,7 +18,9 @@ rule dft:
     resources:
         # Limits are resources: they decide no result, and a change of them plans nothing.
         step_time_s=CAMPAIGN.limits.step_time_s,
+        structure_time_s=CAMPAIGN.limits.structure_time_s,
         silence_s=CAMPAIGN.limits.silence_s,
+        closing_s=CAMPAIGN.limits.closing_s,
         calculation_mib=CAMPAIGN.limits.memory_mib,
     params:
         settings=lambda w: as_json(
@@ -33,7 +35,9 @@ rule dft:
         out=lambda w, output: os.path.dirname(output.raw),
     shell:
         "hullforge dft --settings {params.settings:q} --starts {input.starts:q} --batch {wildcards.batch}"
-        " --work {params.work:q} --workers {threads} --step-time {resources.step_time_s}"
+        " --work {params.work:q} --cores {threads} --step-time {resources.step_time_s}"
+        " --structure-time {resources.structure_time_s} --closing {resources.closing_s}"
+        " --execution {EXECUTION:q}"
         " --silence {resources.silence_s} --memory {resources.calculation_mib} --out {params.out:q} --log {log:q}"
 
 

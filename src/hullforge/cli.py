@@ -85,11 +85,21 @@ def _prerelax(a: argparse.Namespace) -> None:
 
 
 def _dft(a: argparse.Namespace) -> None:
-    from hullforge.config import DftSettings, Limits
+    from hullforge.config import DftSettings, Execution, Limits, validated
     from hullforge.dft import batch
 
-    limits = Limits(step_time_s=a.step_time, silence_s=a.silence, memory_mib=a.memory)
-    batch.run(_settings(DftSettings, a), a.starts, a.batch, a.work, a.out, a.workers, limits)
+    limits = Limits(
+        step_time_s=a.step_time,
+        structure_time_s=a.structure_time,
+        silence_s=a.silence,
+        memory_mib=a.memory,
+        closing_s=a.closing,
+    )
+    execution = validated(Execution, json.loads(a.execution), "--execution")
+    at_once = max(1, a.cores // execution.cores_per_calculation)
+    batch.run(
+        _settings(DftSettings, a), a.starts, a.batch, a.work, a.out, at_once, limits, execution, a.stop_after
+    )
 
 
 def _promote(a: argparse.Namespace) -> None:
@@ -342,7 +352,24 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--starts", type=Path, required=True, help="table of starting geometries")
     sub.add_argument("--batch", type=int, required=True)
     sub.add_argument("--work", type=Path, required=True, help="folder of running calculations")
-    sub.add_argument("--workers", type=int, default=1, help="calculations at once, one core each")
+    sub.add_argument("--cores", type=int, default=1, help="cores of this job, shared by calculations at once")
+    sub.add_argument(
+        "--execution",
+        default="{}",
+        metavar="JSON",
+        help="how a program of its own is started: the section execution",
+    )
+    sub.add_argument("--stop-after", type=float, metavar="S", help="start nothing new after so many seconds")
+    sub.add_argument(
+        "--closing", type=float, default=900, metavar="S", help="nor so long before the end of a SLURM job"
+    )
+    sub.add_argument(
+        "--structure-time",
+        type=float,
+        default=604800,
+        metavar="S",
+        help="limit of all steps of one structure",
+    )
     sub.add_argument("--step-time", type=float, default=3600, metavar="S", help="limit of one step, seconds")
     sub.add_argument(
         "--silence", type=float, default=1800, metavar="S", help="a silent engine counts as hung after this"

@@ -186,34 +186,6 @@ class Execution(Section):
     environment: dict[str, str] = Field(
         {}, description="variables set for the program, such as OMP_NUM_THREADS"
     )
-
-
-class Execution(Section):
-    """How an engine that is a program of its own (vasp) is started; no result depends on it, so changing it plans nothing."""
-
-    command: tuple[str, ...] = Field(
-        ("vasp_std",),
-        min_length=1,
-        description="the program and its arguments, run in a calculation's folder",
-    )
-    launcher: tuple[str, ...] = Field(
-        (),
-        description="what stands before the command, such as mpirun -np {cores} or srun -n {cores} --exact; {cores} is"
-        " replaced by the cores of a calculation; empty: none",
-    )
-    cores_per_calculation: int = Field(
-        1, ge=1, description="cores of one calculation; a job runs as many side by side as its cores allow"
-    )
-    parallel: Literal["auto", "none"] = Field(
-        "auto",
-        description="auto: NCORE and KPAR are chosen from cores and k-points; none: they are not written",
-    )
-    scratch: Path | None = Field(
-        None, description="folder on a fast disk where calculations run; empty: where they are kept"
-    )
-    environment: dict[str, str] = Field(
-        {}, description="variables set for the program, such as OMP_NUM_THREADS"
-    )
     potcars: Literal["library", "spec"] = Field(
         "library",
         description="library: POTCARs of the folder that PMG_VASP_PSP_DIR names; spec: only POTCAR.spec, which names them,"

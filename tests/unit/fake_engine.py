@@ -20,7 +20,7 @@ class FakeEngine(OwnFiles):
         self.forces = forces or {}
         self.checked = 0
 
-    def check(self, elements, protocol, functionals, config):
+    def check(self, elements, protocol, functionals, config, execution=None):
         self.checked += 1
 
     def run_type(self, functional, elements, protocol):

@@ -173,7 +173,9 @@ def compute(
     missing.sort(key=lambda start: (-len(start.geometry.numbers), start.calculation_id))
     settings = context.settings
     warm_up(context, missing[0])
-    context.engine.check(elements_of(missing), context.protocol, [settings.functional], settings.engine)
+    context.engine.check(
+        elements_of(missing), context.protocol, [settings.functional], settings.engine, context.execution
+    )
     with (
         _Progress(label, len(starts), outcomes) as progress,
         _quiet_custodian(context.work / context.theory_id / "custodian.log"),
@@ -391,9 +393,10 @@ def _quiet_custodian(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_warnings() -> Iterator[None]:
-    """Drop custodian's warning on exit codes: outputs decide, see `hullforge.dft.recovery.diagnose`."""
+    """Drop custodian's warning on exit codes (outputs decide, see `hullforge.dft.recovery.diagnose`) and its parsers' own."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="subprocess returned a non-zero return code")
+        warnings.filterwarnings("ignore", module=r"(pymatgen|custodian)\.")
         yield
 
 

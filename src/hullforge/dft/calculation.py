@@ -22,7 +22,6 @@ from hullforge.dft.engines import base
 from hullforge.dft.job import Attempt, Running, StepJob, StepRun, StoppedError, no_save
 from hullforge.dft.protocol import Protocol, Step
 from hullforge.dft.recovery import (
-    MAX_CORRECTIONS,
     ConvergedValidator,
     exceeds,
     failure_of,
@@ -434,7 +433,7 @@ def _under_custodian(run: StepRun) -> Any:
         handlers(run),
         [StepJob(run, phase) for phase in phases[phases.index(run.phase) if run.phase in phases else 0 :]],
         validators=[ConvergedValidator(run)],
-        max_errors=MAX_CORRECTIONS,
+        max_errors=run.engine.max_corrections,
         polling_time_step=POLL_S,
         monitor_freq=max(1, round(interval / POLL_S)),
         terminate_on_nonzero_returncode=False,

@@ -43,6 +43,9 @@ OUTPUTS = (RESULT_FILE, FRAMES_FILE, STDOUT_FILE, STDERR_FILE)
 MONITORED = (FailureReason.WALLTIME, FailureReason.HUNG, FailureReason.OUT_OF_MEMORY)
 #: Seconds an engine has between the polite and the final signal.
 GRACE_S = 2.0
+#: What programs say last on a full disk, and how much of the end of their output is looked at, bytes.
+FULL_DISK = (b"No space left on device", b"Disk quota exceeded")
+WORDS_TAIL = 2000
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -264,12 +267,17 @@ class StepRun:
             self._collected = True
             self.engine.collect(self.folder)
 
-    def is_silent(self) -> bool:
-        """Whether an engine with files of its own left none, and said nothing."""
-        if not self.engine.outputs or any((self.folder / name).exists() for name in self.engine.outputs):
-            return False
-        said = (self.folder / STDOUT_FILE, self.folder / STDERR_FILE)
-        return not any(path.exists() and path.stat().st_size for path in said)
+    def machine_fault(self) -> str:
+        """Say why an attempt of an engine with files of its own failed for no fault of the structure; empty: it did not."""
+        if not self.engine.outputs:
+            return ""
+        said = [path for name in (STDOUT_FILE, STDERR_FILE) if (path := self.folder / name).exists()]
+        ends = [path.read_bytes()[-WORDS_TAIL:] for path in said]
+        if any(words in end for end in ends for words in FULL_DISK):
+            return "on a full disk"
+        if any(ends) or any((self.folder / name).exists() for name in self.engine.outputs):
+            return ""
+        return "without any output"
 
     def end(self) -> None:
         """End the engine's process and all it started."""

@@ -23,8 +23,6 @@ from hullforge.dft.job import MONITORED, Diagnosis, StepRun, StoppedError
 from hullforge.dft.step import Frame, StepInput, StepResult, read_frames, read_input, read_result, write_input
 from hullforge.store.vocabulary import FailureReason
 
-#: Corrections of one step before it is given up, whatever their kinds.
-MAX_CORRECTIONS = 12
 #: Slack of comparisons between an engine's limits and ours, relative.
 SLACK = 1e-6
 #: Largest difference between a result's energy and that of its last frame, eV.
@@ -188,9 +186,9 @@ def look(run: StepRun) -> Diagnosis | None:
         step = read_input(run.folder)
         result = read_result(run.folder)
         run.diagnosis = diagnose(step, result, read_frames(run.folder), run.returncode)
-        if result is None and run.returncode != 0 and run.is_silent():
+        if result is None and run.returncode != 0 and (fault := run.machine_fault()):
             run.diagnosis = Diagnosis(
-                FailureReason.NODE_FAILURE, f"the process ended with code {run.returncode} without any output"
+                FailureReason.NODE_FAILURE, f"the process ended with code {run.returncode} {fault}"
             )
         if run.diagnosis is not None and run.running.closing.is_set():
             # Told to end early: what is missing says nothing, the next runner goes on from here.

@@ -67,7 +67,7 @@ class FailureReason(Described):
     REFUSED = "refused", "the engine refused its input"
     NODE_FAILURE = (
         "node_failure",
-        "the engine's process ended without any output, again and again, while others on the same machine ran",
+        "the engine's process ended without any output or on a full disk, again and again, while others ran",
     )
     CRASHED = "crashed", "the engine's process ended without a result, repeatedly"
     OUT_OF_MEMORY = "out_of_memory", "the engine ran out of memory, repeatedly"

@@ -80,10 +80,7 @@ class Writer:
         for tag, value in i.incar.items():
             x.write("  " + parameter(tag, value))
         style = {"Gamma": "Gamma", "Monkhorst": "Monkhorst-Pack"}[i.style]
-        x.write(f' </incar>
- <kpoints>
-  <generation param="{style}">
-')
+        x.write(f' </incar>\n <kpoints>\n  <generation param="{style}">\n')
         x.write(f'   <v type="int" name="divisions">{numbers(i.grid, "8d")} </v>\n')
         x.write(f'   <v name="usershift">{numbers([0.0] * 3)} </v>\n')
         for k in range(3):

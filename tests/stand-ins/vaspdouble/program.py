@@ -246,7 +246,8 @@ def electrons_of(inputs: Inputs, moments) -> Electrons:
     centre = (np.arange(count) + 0.5 - occupied) * (8.0 / max(occupied, 1.0))
     spread = 0.5 * (1 - np.cos(2 * np.pi * kpoints).mean(axis=1))
     gap = band_gap(inputs)
-    bands = centre[None, :] + (0.9 if gap == 0 else 0.1) * (spread - 0.5)[:, None]
+    # Wide bands overlap, which makes a metal; narrow ones leave the gap alone.
+    bands = centre[None, :] + (24.0 / max(occupied, 1.0) if gap == 0 else 0.1) * (spread - 0.5)[:, None]
     if gap > 0:
         top, bottom = bands[:, : round(occupied)].max(), bands[:, round(occupied) :].min()
         bands = bands - np.where(np.arange(count) < round(occupied), top + gap / 2, bottom - gap / 2)

@@ -82,6 +82,7 @@ class Engine(Protocol):
     raw_files: tuple[str, ...]
     resumes: bool
     look_every_s: float
+    max_corrections: int
 
     def phases(self, step: StepInput) -> tuple[str, ...]:
         """See `OwnFiles`, as for all that follows."""

@@ -27,6 +27,8 @@ class OwnFiles:
     raw_files: tuple[str, ...] = ()
     #: Whether an interrupted step goes on from its last ionic step; else it begins anew, and leaves no trace.
     resumes = False
+    #: Corrections of one step before it is given up, whatever their kinds.
+    max_corrections = 12
     #: Seconds between two looks at a running process, at most.
     look_every_s = 5.0
 

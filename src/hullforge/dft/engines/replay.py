@@ -16,7 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hullforge.dft.engines.own_files import OwnFiles
+try:
+    from hullforge.dft.engines.own_files import OwnFiles
+except ImportError:  # the child process, which is started without any package, and needs none
+    OwnFiles = object  # type: ignore[misc, assignment]
 
 if TYPE_CHECKING:
     # Not at run time: the child process is nothing but its start.

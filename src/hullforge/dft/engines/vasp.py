@@ -10,6 +10,7 @@ from typing import Any
 from hullforge.config import Engine as EngineConfig
 from hullforge.config import Execution
 from hullforge.dft.engines import vasp_check, vasp_inputs, vasp_potcars
+from hullforge.dft.engines.vasp_run import VaspFiles
 from hullforge.dft.engines.vasp_settings import functional_of
 from hullforge.dft.protocol import Protocol, Step
 from hullforge.dft.step import Geometry
@@ -17,7 +18,7 @@ from hullforge.errors import EngineError
 from hullforge.store.structures import SYMBOLS
 
 
-class VaspEngine:
+class VaspEngine(VaspFiles):
     """VASP behind the engine interface; see `hullforge.dft.engines.base.Engine` for the meaning of each method."""
 
     name = "vasp"
@@ -84,11 +85,3 @@ class VaspEngine:
     def known(self, candidate_id: str, config: EngineConfig) -> dict[str, Any]:  # noqa: ARG002
         """Nothing: this engine computes."""
         return {}
-
-    def ladder(self, code: str) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Nothing: custodian's own handlers for VASP decide."""
-        return []
-
-    def command(self) -> list[str]:
-        """Give the program alone; the campaign's `execution` says how it is started."""
-        return ["vasp_std"]

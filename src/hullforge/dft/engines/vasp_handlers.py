@@ -8,6 +8,7 @@ calculation on its own account.
 """
 
 import contextlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,34 @@ MACHINE_TAGS = frozenset({"NCORE", "NPAR", "KPAR", "NSIM", "LPLANE"})
 
 #: Custodian's names of errors in our words; those that are missing are `numerics`.
 SYMMETRY = frozenset(
-    "tet dentet tetirr incorrect_shift ksymm inv_rot_mat rot_matrix pricel posmap pricelv symprec_noise bravais ibzkpt"
-    " hnform point_group rhosyg triple_product mesh_symmetry kpoints_trans".split()
+    [
+        "tet",
+        "dentet",
+        "tetirr",
+        "incorrect_shift",
+        "ksymm",
+        "inv_rot_mat",
+        "rot_matrix",
+        "pricel",
+        "posmap",
+        "pricelv",
+        "symprec_noise",
+        "bravais",
+        "ibzkpt",
+        "hnform",
+        "point_group",
+        "rhosyg",
+        "triple_product",
+        "mesh_symmetry",
+        "kpoints_trans",
+    ]
 )
-REFUSED = frozenset("read_error set_core_wf spin_polarized_harris elf_kpar elf_ncl dfpt_ncore coef".split())
+REFUSED = frozenset(
+    ["read_error", "set_core_wf", "spin_polarized_harris", "elf_kpar", "elf_ncl", "dfpt_ncore", "coef"]
+)
+#: Errors in whose answer custodian's handler fails (here: no NELECT in an OUTCAR that ends in its first electronic
+#: step), with the part of that answer that does not need what is missing.
+STUMBLES: dict[str, dict[str, Any]] = {"edddav": {"ALGO": "All", "ISEARCH": 1}}
 OTHERS = {"out_of_memory": R.OUT_OF_MEMORY, "Frozen job": R.HUNG, "Non-converging job": R.SCF_NOT_CONVERGED}
 
 
@@ -81,6 +106,10 @@ class Custodians(ErrorHandler):
         self.run, self.handler, self.own = run, handler, own
         self.is_monitor = handler.is_monitor
         self.is_terminating = handler.is_terminating
+        self.stumbled = False
+        self.errors: list[str] = []
+        # What they say goes into custodian.json and the record; the terminal is the batch's.
+        logging.getLogger(type(handler).__name__).disabled = True
 
     def as_dict(self) -> dict[str, Any]:
         """Give what custodian.json says about this handler."""
@@ -96,7 +125,7 @@ class Custodians(ErrorHandler):
         if run.is_running():
             if not self.is_monitor:
                 return False
-        elif run.running.closing.is_set() or run.is_silent():
+        elif run.running.closing.is_set() or (run.returncode != 0 and run.machine_fault()):
             # Ended early on demand, or by the machine: what is missing says nothing.
             return False
         else:
@@ -110,23 +139,47 @@ class Custodians(ErrorHandler):
         """Let custodian's handler mend the input, else the common rule; `actions` is None when nothing is left to try."""
         run = self.run
         run.collect()
-        drift = run.engine.drift(run.folder)
+        drift, before = run.engine.drift(run.folder), inputs_of(run.folder)
         try:
             answer = self.handler.correct(str(run.folder))
         except Exception as error:  # noqa: BLE001 -- a broken handler must not end the batch
-            answer = {"errors": [type(self.handler).__name__], "actions": None}
+            answer = self._without_custodian()
             run.attempt.message = tidy(f"custodian's handler failed: {error}", run.folder)
         errors = sorted(str(error) for error in answer["errors"])
         code = self._code(errors)
-        run.attempt.code, run.attempt.detail = code.value, "+".join(error.replace(" ", "_") for error in errors)
-        run.attempt.message = run.attempt.message or f"custodian's {type(self.handler).__name__} found {', '.join(errors)}"
+        run.attempt.code, run.attempt.detail = (
+            code.value,
+            "+".join(error.replace(" ", "_") for error in errors),
+        )
+        run.attempt.message = (
+            run.attempt.message or f"custodian's {type(self.handler).__name__} found {', '.join(errors)}"
+        )
         actions = answer["actions"]
+        # The order matters: what was seen must be remembered in any case.
+        if self._has_seen(errors) and inputs_of(run.folder) == before:
+            actions = None  # the same again would fail the same way
         if not actions:
             return {"errors": errors, "actions": self.own[code].next_attempt()}
         run.attempt.corrections = described(actions)
         self._keep_frames(actions, changed=run.engine.drift(run.folder) != drift)
         run.save(run, is_open=False)
         return {"errors": errors, "actions": actions}
+
+    def _has_seen(self, errors: list[str]) -> bool:
+        """Whether the attempt before this one ended with the same errors."""
+        seen = self.errors == errors
+        self.errors = errors
+        return seen
+
+    def _without_custodian(self) -> dict[str, Any]:
+        """Answer where custodian's handler fell over its own feet, with the part of its answer that is known."""
+        errors = sorted(getattr(self.handler, "errors", ())) or [type(self.handler).__name__]
+        changes = next((STUMBLES[error] for error in errors if error in STUMBLES), None)
+        if changes is None or self.stumbled:
+            return {"errors": errors, "actions": None}
+        self.stumbled = True
+        self.run.engine.amend(self.run.folder, read_input(self.run.folder), changes, "same")
+        return {"errors": errors, "actions": [{"dict": "INCAR", "action": {"_set": changes}}]}
 
     def _code(self, errors: list[str]) -> FailureReason:
         if isinstance(self.handler, custodians.UnconvergedErrorHandler):
@@ -199,13 +252,24 @@ def contcar(folder: Path, like: Geometry) -> Geometry:
     )
 
 
+def inputs_of(folder: Path) -> tuple[bytes | bool, ...]:
+    """Give all that an attempt starts from, to tell whether a correction changed anything."""
+    texts = [
+        path.read_bytes() if path.is_file() else b""
+        for path in map(folder.joinpath, ("INCAR", "KPOINTS", "POSCAR"))
+    ]
+    return (*texts, *((folder / name).exists() for name in ("WAVECAR", "CHGCAR")))
+
+
 def described(actions: list[dict[str, Any]]) -> list[str]:
     """Give custodian's actions as 'setting=value', without those that depend on the machine."""
     found = []
     for action in actions:
         if "file" in action:
             (verb, how), name = next(iter(action["action"].items())), action["file"]
-            found.append(f"{name}={'deleted' if verb == '_file_delete' else 'copied to ' + how.get('dest', '?')}")
+            found.append(
+                f"{name}={'deleted' if verb == '_file_delete' else 'copied to ' + how.get('dest', '?')}"
+            )
             continue
         place = "" if action["dict"] == "INCAR" else f"{action['dict']}."
         for verb, changes in action["action"].items():

@@ -16,7 +16,16 @@ from hullforge.config import Execution
 from hullforge.dft.engines import vasp_inputs
 from hullforge.dft.engines.ase_driver import MIN_DISTANCE_RATIO, VOLUME_BOUNDS
 from hullforge.dft.engines.own_files import OwnFiles, Restart
-from hullforge.dft.step import FRAMES_FILE, Frame, Geometry, StepInput, StepResult, read_input, read_result, write_result
+from hullforge.dft.step import (
+    FRAMES_FILE,
+    Frame,
+    Geometry,
+    StepInput,
+    StepResult,
+    read_input,
+    read_result,
+    write_result,
+)
 from hullforge.store import atomic
 from hullforge.store.vocabulary import FailureReason
 
@@ -39,16 +48,18 @@ NO_MOMENT, MOMENT = 0.1, 0.5
 class VaspFiles(OwnFiles):
     """What `OwnFiles` asks of an engine, for VASP."""
 
-    outputs = (
+    outputs: tuple[str, ...] = (
         "vasprun.xml", "OUTCAR", "OSZICAR", "CONTCAR", "STOPCAR", "XDATCAR", "EIGENVAL", "DOSCAR", "PROCAR", "IBZKPT",
         "PCDAT", "REPORT", "CHG", "vaspout.h5",
     )  # fmt: skip
     # POTCAR is not among them: it must not be passed on. WAVECAR and CHGCAR are large, and made again in minutes.
-    raw_files = (
-        "INCAR", "INCAR.asked", "KPOINTS", "KPOINTS.asked", "POSCAR", "POTCAR.spec", "CONTCAR", "OSZICAR", "OUTCAR",
+    raw_files: tuple[str, ...] = (
+        "INCAR", "INCAR.asked", "KPOINTS", "KPOINTS.asked", "POSCAR", "POTCAR.spec", "potcars.json", "CONTCAR", "OSZICAR", "OUTCAR",
         "vasprun.xml",
     )  # fmt: skip
     resumes = True
+    # One more than atomate2: the last of custodian's answers to BRMIX is the sixth attempt.
+    max_corrections = 6
     # Custodian's monitors read whole OUTCARs.
     look_every_s = 60.0
 
@@ -77,9 +88,13 @@ class VaspFiles(OwnFiles):
         """Write the four input files, bring the files that the step starts from, remember what was asked for."""
         from pymatgen.io.vasp.inputs import Incar
 
-        if phase == FIRST:
-            step = _changed(step, step.numerics["first"])
-        vasp_inputs.write_inputs(run.folder, step, self._parallel(run, step))
+        vasp_inputs.write_inputs(
+            run.folder,
+            step,
+            self._parallel(run, step),
+            first=phase == FIRST,
+            potcars=run.execution.potcars,
+        )
         for name in ("INCAR", "KPOINTS"):
             if (run.folder / name).is_file():
                 shutil.copyfile(run.folder / name, run.folder / f"{name}{ASKED}")
@@ -93,9 +108,7 @@ class VaspFiles(OwnFiles):
         if step.numerics.get("inherits") and before.is_file() and (run.previous / f"INCAR{ASKED}").is_file():
             mended, asked = Incar.from_file(before), Incar.from_file(run.previous / f"INCAR{ASKED}")
             changes = {
-                tag: mended.get(tag)
-                for tag in step.numerics["inherits"]
-                if mended.get(tag) != asked.get(tag)
+                tag: mended.get(tag) for tag in step.numerics["inherits"] if mended.get(tag) != asked.get(tag)
             }
             _edit(run.folder, changes)
 
@@ -115,7 +128,9 @@ class VaspFiles(OwnFiles):
         _edit(folder, changes)
         if restart == "same":
             return
-        poscar = Poscar(vasp_inputs.structure_of(step.geometry), comment=step.calculation_id, sort_structure=False)
+        poscar = Poscar(
+            vasp_inputs.structure_of(step.geometry), comment=step.calculation_id, sort_structure=False
+        )
         poscar.write_file(str(folder / "POSCAR"), significant_figures=16)
         if restart == "start":
             for name in ("WAVECAR", "CHGCAR"):
@@ -130,13 +145,17 @@ class VaspFiles(OwnFiles):
         except vasp_parse.VaspOutputError as error:
             if any((folder / name).exists() for name in ("vasprun.xml", "OUTCAR")):
                 message = str(error).replace(str(folder), ".")
-                write_result(folder, StepResult(status="error", code=FailureReason.BAD_OUTPUT.value, message=message))
+                write_result(
+                    folder, StepResult(status="error", code=FailureReason.BAD_OUTPUT.value, message=message)
+                )
             return
         step = read_input(folder)
         order = vasp_inputs.site_order(step.geometry.numbers)
         if tuple(step.geometry.numbers[i] for i in order) != tuple(found.numbers):
             message = "the atoms of VASP's output are not those of the step"
-            write_result(folder, StepResult(status="error", code=FailureReason.BAD_OUTPUT.value, message=message))
+            write_result(
+                folder, StepResult(status="error", code=FailureReason.BAD_OUTPUT.value, message=message)
+            )
             return
         frames = frames_of(found, step, order)
         atomic.write_text(folder / FRAMES_FILE, "".join(f"{frame.model_dump_json()}\n" for frame in frames))
@@ -160,7 +179,9 @@ class VaspFiles(OwnFiles):
             if asked.get(tag) != used.get(tag) and not _is_tighter(tag, asked, used)
         ]
         before, after = _kpoints(folder / f"KPOINTS{ASKED}"), _kpoints(folder / "KPOINTS")
-        return found + [f"KPOINTS.{key}={after[key]}" for key in sorted(after) if after[key] != before.get(key)]
+        return found + [
+            f"KPOINTS.{key}={after[key]}" for key in sorted(after) if after[key] != before.get(key)
+        ]
 
     def flags(self, folder: Path) -> list[str]:
         """Say where moments flipped or got lost, and how many ionic steps have electrons that did not converge."""
@@ -238,7 +259,10 @@ def _wrong(step: StepInput, final: Frame) -> tuple[str, str]:
     if astray is not None:
         return astray
     if final.electronic_converged is False:
-        return FailureReason.SCF_NOT_CONVERGED.value, "the electronic steps of the last ionic step reached NELM"
+        return (
+            FailureReason.SCF_NOT_CONVERGED.value,
+            "the electronic steps of the last ionic step reached NELM",
+        )
     return "", ""
 
 
@@ -258,14 +282,6 @@ def strayed(step: StepInput, geometry: Geometry) -> tuple[str, str] | None:
         message = f"two atoms are at {closest:.3g} times the sum of their radii"
         return FailureReason.ATOMS_TOO_CLOSE.value, message
     return None
-
-
-def _changed(step: StepInput, changes: dict[str, Any]) -> StepInput:
-    """Give a step with other INCAR tags; None removes one."""
-    physics = {key: value for key, value in step.physics.items() if key not in changes}
-    kept = {key: value for key, value in step.numerics.items() if key not in changes}
-    numerics = {**kept, **{key: value for key, value in changes.items() if value is not None}}
-    return step.model_copy(update={"physics": physics, "numerics": numerics})
 
 
 def _edit(folder: Path, changes: dict[str, Any]) -> None:
