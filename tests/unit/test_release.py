@@ -50,7 +50,7 @@ def test_nothing_of_the_machine_is_in_it(release, pristine):
     for name in layout.files(release):
         assert str(pristine.parent).encode() not in (release / name).read_bytes(), name
         assert socket.gethostname().encode() not in (release / name).read_bytes(), name
-    assert not {"output", "limits"} & set(json.loads((release / layout.CONFIG).read_text()))
+    assert not {"output", "limits", "execution"} & set(json.loads((release / layout.CONFIG).read_text()))
 
 
 def test_building_again_changes_nothing_and_leaves_no_temporary_folder(release, settings):

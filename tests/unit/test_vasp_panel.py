@@ -12,6 +12,7 @@ from vasp_panel import CRYSTAL, PANEL
 
 from hullforge.dft import protocol
 from hullforge.dft.engines import base, vasp_choices, vasp_inputs
+from hullforge.dft.step import StepInput
 
 VASP = base.get("vasp")
 PROTOCOLS = {name: protocol.load(name) for name in ("alexandria", "mp2020", "matpes")}
@@ -210,3 +211,30 @@ def test_the_documentation_has_these_tables():
         text.split(vasp_choices.BEGIN)[1].split(vasp_choices.END)[0].strip()
         == vasp_choices.markdown().strip()
     )
+
+
+@pytest.mark.parametrize(("name", "functional"), CASES)
+def test_what_is_written_is_read_back_tag_by_tag(name, functional, tmp_path):
+    from pymatgen.io.vasp.inputs import Incar
+
+    for step in PROTOCOLS[name].steps(functional, "vasp"):
+        for compound in PANEL.values():
+            if name != "alexandria" and compound.pbc != CRYSTAL:
+                continue
+            geometry, theory = compound.geometry(), PROTOCOLS[name]
+            entry = StepInput(
+                calculation_id="c",
+                engine="vasp",
+                functional=functional,
+                name=step.name,
+                kind=step.kind,
+                geometry=geometry,
+                start_volume=1.0,
+                physics=VASP.physics(functional, step, geometry, theory),
+                numerics=VASP.numerics(functional, step, geometry, theory),
+                fmax=step.fmax,
+                smax=step.smax,
+                max_ionic_steps=step.max_ionic_steps,
+            )
+            vasp_inputs.write_inputs(tmp_path, entry, potcars="spec")
+            assert dict(Incar.from_file(tmp_path / "INCAR")) == vasp_inputs.incar_tags(entry)

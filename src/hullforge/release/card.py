@@ -22,7 +22,7 @@ from hullforge.store.schema import SCHEMA_VERSION, TABLES
 _TEMPLATES = Path(__file__).parent / "templates"
 
 #: Sections of the configuration that change no result, only where it lies and what it may cost.
-_MACHINE = ("output", "limits")
+_MACHINE = ("output", "limits", "execution")
 
 
 def dataset(
