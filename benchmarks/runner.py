@@ -21,6 +21,7 @@ BENCHMARKS = {
     "screening_memory": "peak memory of scoring a shard, from 1e5 to 1e7 ranks",
     "screening_throughput": "structures scored per second of one core, against CGAT and against whole graphs",
     "screening_gpu": "structures scored per second on a GPU in bf16, and the share of its peak",
+    "vasp_import": "VASP runs imported per CPU second of one core, against reading them and against pymatgen",
     "perovskites": "error of formation energies of cubic perovskites, against structure-blind baselines",
     "hull_exactness": "distances to the hull against pymatgen's PhaseDiagram, and proofs of 1e6 entries",
     "hull_speed": "CPU time of a hull over 25 elements, against PatchedPhaseDiagram, and its growth to 1e6 entries",
