@@ -49,6 +49,7 @@ def add(commands: Any) -> None:
         default="auto",
         help="which energies: auto takes corrected ones where all rows have a correction",
     )
+    sub.add_argument("--theory", default="", metavar="ID", help="place the entries of this theory alone")
     sub.add_argument(
         "--any-theory", action="store_true", help="place energies of several theories together all the same"
     )
@@ -68,7 +69,9 @@ def _hull(a: argparse.Namespace) -> int:
     from hullforge.imports.files import Scale
     from hullforge.reports import hull_files
 
-    wish = hull_files.Wish(Scale(a.energy), a.any_theory, Columns.parsed(a.column), a.chemsys, a.rows)
+    wish = hull_files.Wish(
+        Scale(a.energy), a.any_theory, Columns.parsed(a.column), a.chemsys, a.rows, a.theory
+    )
     answer = hull_files.answer(a.files, a.query, wish)
     print("\n".join(answer.lines))
     if a.out:

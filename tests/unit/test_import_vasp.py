@@ -358,6 +358,19 @@ def test_the_command_prints_a_table_of_what_was_refused_and_why(root, capsys):
     assert "PBE (GGA), VASP 5.2.12, 520 eV" in said
 
 
+def test_a_hull_is_made_of_one_of_the_theories(root, capsys):
+    mixed(root)
+    out, summary = imported(root)
+    theory = next(theory for theory, label in summary.theories if "5.2.12" in label)
+    table = str(out / "calculations.parquet")
+    assert main(["hull", table]) == 2
+    assert "--theory" in capsys.readouterr().err
+    assert main(["hull", table, "--theory", "v1-00000000"]) == 2
+    assert f"PBE of vasp, theory {theory}" in capsys.readouterr().err
+    assert main(["hull", table, "--theory", theory]) == 0
+    assert "1 entries placed, 1 of them on the hull" in capsys.readouterr().out
+
+
 def test_roots_without_runs_are_errors(root, tmp_path):
     root.mkdir()
     with pytest.raises(TableError, match=r"no vasprun\.xml and no OUTCAR"):

@@ -92,6 +92,16 @@ class Read:
             " hullforge import --correction-scheme NAME"
         )
 
+    def of_theory(self, theory_id: str) -> "Read":
+        """Give the rows of one theory alone, all where `theory_id` is empty; raises `TableError` when none is left."""
+        if not theory_id:
+            return self
+        rows = self.rows.filter(pc.ends_with(self.rows["theory"], f"theory {theory_id}"))
+        if not len(rows):
+            named = "; ".join(sorted(filter(None, pc.unique(self.rows["theory"]).to_pylist()))) or "no theory"
+            raise TableError(f"--theory {theory_id}: no row is of it; the files name {named}")
+        return Read(rows, self.refused, self.files)
+
     def theories(self, scale: Scale) -> pa.ChunkedArray:
         """Give each row's theory as far as its file names it; empty where it doesn't."""
         return self.rows["corrected_theory" if scale is Scale.CORRECTED else "theory"]
@@ -409,6 +419,6 @@ def _one_theory(theory: pa.ChunkedArray, scale: Scale) -> None:
         else ""
     )
     raise TableError(
-        f"the rows are of {len(counts)} theories, whose energies don't compare: {named}. Make a hull of each, or say"
-        f" that you know them to compare: --any-theory.{corrected}"
+        f"the rows are of {len(counts)} theories, whose energies don't compare: {named}. Make a hull of each"
+        f" (--theory, its id), or say that you know them to compare: --any-theory.{corrected}"
     )

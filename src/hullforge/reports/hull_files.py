@@ -45,6 +45,7 @@ class Wish:
     columns: Columns = field(default_factory=Columns)
     chemsys: str = ""
     rows: int = 20
+    theory: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def answer(paths: list[Path], queried: list[Path], wish: Wish) -> Answer:
     no hull.
     """
     elements = _system(wish.chemsys)
-    given = readers.read(paths, wish.columns)
+    given = readers.read(paths, wish.columns).of_theory(wish.theory)
     scale = given.scale(wish.scale)
     entries = given.table(scale, any_theory=wish.any_theory)
     built = build(entries, on_bad="refuse")
