@@ -25,8 +25,17 @@ def add(commands: Any) -> None:
         kinds,
         "alexandria",
         _alexandria,
-        "read JSON files of ALEXANDRIA, or of pymatgen's computed entries",
+        "read JSON files of ALEXANDRIA",
         "hullforge import alexandria alexandria_000.json.bz2 --functional PBE --out entries.parquet",
+    )
+    sub.add_argument("sources", nargs="+", metavar="FILE", help=".json, .json.gz or .json.bz2")
+    _common(sub)
+    sub = _kind(
+        kinds,
+        "pymatgen",
+        _pymatgen,
+        "read JSON files of pymatgen's computed entries",
+        "hullforge import pymatgen entries.json.gz --functional PBE --correction-scheme MP2020 --out entries.parquet",
     )
     sub.add_argument("sources", nargs="+", metavar="FILE", help=".json, .json.gz or .json.bz2")
     _common(sub)
@@ -110,6 +119,12 @@ def _alexandria(a: argparse.Namespace) -> int:
     return _load(Alexandria(), a)
 
 
+def _pymatgen(a: argparse.Namespace) -> int:
+    from hullforge.imports.alexandria import Alexandria
+
+    return _load(Alexandria(name=""), a)
+
+
 def _csv(a: argparse.Namespace) -> int:
     from hullforge.imports.columns import Columns
     from hullforge.imports.tabular import Csv
@@ -181,7 +196,10 @@ def _common(sub: argparse.ArgumentParser) -> None:
         help="what the energies are corrected by: MP2020, ...",
     )
     sub.add_argument(
-        "--source", default="", metavar="NAME", help="what to call the source (default: its own name)"
+        "--source",
+        default="",
+        metavar="NAME",
+        help="what to call the source (default: its own name, of files the first one's)",
     )
     sub.add_argument("--software", default="", metavar="NAME", help="code that computed the energies")
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.parquet", help="table of entries")

@@ -19,7 +19,7 @@ _IDS = ("mat_id", "material_id")
 
 @dataclass(frozen=True)
 class Alexandria:
-    """Importer of JSON files of computed entries."""
+    """Importer of JSON files of computed entries; with an empty `name` files are called by their own."""
 
     name: str = "alexandria"
 

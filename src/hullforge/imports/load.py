@@ -9,7 +9,7 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,9 @@ def run(
     Raises `TableError` when a source as a whole can't be read, nobody says of which functional its energies are, or
     they are total energies where energies per atom are meant; then nothing is written.
     """
-    summary, checks = Summary(), Checks()
+    summary, checks, sources = Summary(), Checks(), list(sources)
+    if not said.source and not importer.name and sources and "://" not in sources[0]:
+        said = replace(said, source=_own_name(sources[0]))  # files that are read together are one source
     with (
         tables.writer(out, "entries") as entries,
         tables.writer(refusals_beside(out), "refusals") as refusals,

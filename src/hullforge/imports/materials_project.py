@@ -13,7 +13,7 @@ from typing import Any
 
 from hullforge.errors import TableError
 from hullforge.imports.base import Found, Refused
-from hullforge.imports.pymatgen_entries import found, guarded, id_of
+from hullforge.imports.pymatgen_entries import found, guarded
 
 
 class ThermoType(StrEnum):
@@ -54,16 +54,15 @@ class MaterialsProject:
                 f"{source}: the Materials Project answers {type(error).__name__}: {error}"
             ) from error
         # The client gives a set's entries in no order.
-        given = sorted((entry.as_dict() for entry in entries), key=lambda entry: str(entry.get("entry_id")))
-        for number, entry in enumerate(given, start=1):
-            row, id_ = f"entry {number}", id_of(entry, ())
+        for number, entry in enumerate(sorted(entries, key=lambda entry: str(entry.entry_id)), start=1):
+            row, id_ = f"entry {number}", str(entry.entry_id)
             if id_ in self._given:
                 continue
             self._given.add(id_)
             yield guarded(lambda entry=entry, row=row, id_=id_: self._found(entry, row, id_), row, id_)  # type: ignore[misc]
 
-    def _found(self, entry: dict[str, Any], row: str, id_: str) -> Found:
-        made = found(entry, row, id_)
+    def _found(self, entry: Any, row: str, id_: str) -> Found:
+        made = found(_plain(entry), row, id_)
         scheme = _SCHEME[self.thermo_type]
         return replace(
             made,
@@ -73,6 +72,31 @@ class MaterialsProject:
             correction=(made.correction or 0.0) if scheme else made.correction,
             correction_scheme=scheme or made.correction_scheme,
         )
+
+
+def _plain(entry: Any) -> dict[str, Any]:
+    """Give what is read of an entry as a dictionary.
+
+    Its own `as_dict` fails: mp-api puts objects of its own into entries, elements as keys among them.
+    """
+    parameters = entry.parameters or {}
+    return {
+        "composition": {element.symbol: amount for element, amount in entry.composition.items()},
+        "energy": entry.uncorrected_energy,
+        "correction": entry.correction,
+        "parameters": {
+            **{
+                name: parameters.get(name)
+                for name in ("run_type", "is_hubbard", "hubbards", "potcar_symbols")
+            },
+            "potcar_spec": [
+                {"titel": spec.get("titel") if isinstance(spec, dict) else spec.titel}
+                for spec in parameters.get("potcar_spec") or []
+            ],
+        },
+        "data": entry.data or {},
+        "structure": entry.structure.as_dict(),
+    }
 
 
 def _client() -> Any:
