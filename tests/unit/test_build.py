@@ -129,6 +129,29 @@ def test_an_elements_total_energy_is_refused_before_it_becomes_a_reference():
     assert build(entries, on_bad="refuse").references["id"].to_pylist() == ["e7", "e0", "e8"]
 
 
+def test_several_total_energies_of_an_element_do_not_vouch_for_each_other():
+    entries = table(GOOD | {"O2": -4.9 * 8, "O8": -4.88 * 8, "O": -4.8})
+    assert refused(entries) == [("e1", Refusal.IMPOSSIBLE_ENERGY), ("e8", Refusal.IMPOSSIBLE_ENERGY)]
+
+
+def test_many_compounds_find_an_element_that_is_too_low_sooner():
+    oxides = {
+        f"Li{i}O{j}": (-1.9 * i - 4.9 * j - 1.5 * i * j / (i + j)) / (i + j)
+        for i in range(1, 5)
+        for j in range(1, 5)
+    }
+    assert refused(table({"Li": -1.9, "O": -4.9 * 3, "O2": -4.9} | oxides)) == [
+        ("e1", Refusal.IMPOSSIBLE_ENERGY)
+    ]
+
+
+def test_a_poor_reference_is_no_mistake():
+    """Close-packed nitrogen is 5 eV/atom too high, noble gases form nothing: both happen."""
+    built = build(table({"Al": -3.7, "N": -3.3, "AlN": -7.4, "Xe": 0.0, "AlXe": 0.2, "Al3Xe": -2.0}))
+    assert len(built.refused) == 0
+    assert built.missing == {}
+
+
 @pytest.mark.parametrize("on_bad", ["stop", "refuse"])
 def test_a_column_of_total_energies_is_an_error_in_any_case(on_bad):
     atoms = {"Li": 1, "O2": 2, "Li2O": 12, "Li4O4": 8, "OLi2": 24, "XeO3": 4, "Mg(OH)2": 5, "Fe": 2}

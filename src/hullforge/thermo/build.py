@@ -23,12 +23,13 @@ from hullforge.thermo.formulas import PROBLEMS, Formulas, parse
 from hullforge.thermo.hull import SMALLEST_SHARE, ConvexHull, Placement
 from hullforge.thermo.simplex import Floats, Ints
 
-#: No formation energy is lower than this, eV/atom: the deepest known compounds, fluorides and oxides of f elements,
-#: lie near -5, and an element that is only known in a poor structure adds a few eV.
-DEEPEST = -15.0
-#: An element's reference that lies further than this below what all other entries say of it is a mistake, eV/atom.
-REFERENCE_TOO_LOW = 20.0
-#: What entries say of an element is heard from this atomic fraction on.
+#: No formation energy is lower than this, eV/atom: the deepest compounds, fluorides and oxides of f elements, lie
+#: near -4.5, and references known only in poor structures, such as close-packed nitrogen, add at most about 3.
+DEEPEST = -10.0
+#: An element's reference is a mistake if even the lowest of its compounds lies this many eV above it per atom of the
+#: element: the first limit holds for elements with few compositions, the second from `MANY` on.
+TOO_LOW, TOO_LOW_OF_MANY, MANY = 20.0, 8.0, 10
+#: Compounds are asked about an element from this atomic fraction on.
 HEARD = 0.1
 #: With a larger share of impossible formation energies the column holds total energies, not some rows of it.
 ALL_TOTAL = 0.1
@@ -308,20 +309,18 @@ def _references(
         formation = energy - formulas.sums(scale)[code]
         formation[np.isnan(formation)] = np.inf
 
-        others = np.ones(len(rows), dtype=bool)
-        others[reference[have]] = False
-        said = _said_of_elements(formulas, code[others], formation[others])
-        wrong = np.flatnonzero(have & np.isfinite(said) & (said > REFERENCE_TOO_LOW))
+        above = _lowest_above_references(formulas, code, formation, reference)
+        wrong = np.flatnonzero(above > 0)
         if len(wrong):
             # One wrong reference spoils those that it shares compounds with: the lowest goes first.
-            element = wrong[np.argmin(scale[wrong])]
+            element = int(wrong[np.argmin(scale[wrong])])
+            pure = (formulas.sizes[code] == 1) & (formulas.elements[formulas.start[code]] == element)
             bad = np.zeros(len(sieve.good), dtype=bool)
+            bad[rows[pure & (energy < scale[element] + above[element] - TOO_LOW_OF_MANY)]] = True
             bad[rows[reference[element]]] = True
-            text = (
-                f"{scale[element]:g} eV/atom can't be the energy of {formulas.order[element]}, of which all other"
-                f" entries say that it lies {said[element]:.3g} eV/atom or more above; {_TOTAL}"
+            sieve.refuse(
+                bad, Refusal.IMPOSSIBLE_ENERGY, _not_of(formulas.order[element], energies, above[element])
             )
-            sieve.refuse(bad, Refusal.IMPOSSIBLE_ENERGY, lambda _, text=text: text)  # type: ignore[misc]
             continue
 
         deep = formation < DEEPEST
@@ -361,15 +360,33 @@ def _lowest_of_elements(formulas: Formulas, code: Ints, energy: Floats) -> Ints:
     return out
 
 
-def _said_of_elements(formulas: Formulas, code: Ints, formation: Floats) -> Floats:
-    """Give the lowest formation energy per atom of each element among entries with at least `HEARD` of it, eV."""
-    lowest = np.full(len(formulas.text), np.inf)
-    np.minimum.at(lowest, code, formation)
+def _not_of(element: str, energies: Floats, above: float) -> Callable[[int], str]:
+    return lambda row: (
+        f"{energies[row]:g} eV/atom can't be the energy of {element}: all other entries of {element} lie {above:.3g} eV or"
+        f" more above it, per atom of {element}; {_TOTAL}"
+    )
+
+
+def _lowest_above_references(formulas: Formulas, code: Ints, formation: Floats, reference: Ints) -> Floats:
+    """Give by how many eV per atom of each element its reference lies below all else; 0 where that may well be.
+
+    Compounds with at least `HEARD` of the element are asked; where there are none, its other elemental entries.
+    """
+    pure = formulas.sizes[code] == 1
+    others = pure.copy()
+    others[reference[reference >= 0]] = False
     shares, of = formulas.shares, np.repeat(np.arange(len(formulas.text)), formulas.sizes)
-    heard = shares >= HEARD
-    out = np.full(len(formulas.order), np.inf)
-    np.minimum.at(out, formulas.elements[heard], lowest[of[heard]] / shares[heard])
-    return out
+    out, number = np.full(len(formulas.order), np.inf), np.zeros(len(formulas.order), dtype=np.int64)
+    for asked in (~pure, others):
+        lowest = np.full(len(formulas.text), np.inf)
+        np.minimum.at(lowest, code[asked], formation[asked])
+        heard = (shares >= HEARD) & np.isfinite(lowest[of])
+        found = np.full(len(formulas.order), np.inf)
+        np.minimum.at(found, formulas.elements[heard], lowest[of[heard]] / shares[heard])
+        out = np.where(np.isfinite(out), out, found)
+        number += np.bincount(formulas.elements[heard], minlength=len(number))
+    limit = np.where(number >= MANY, TOO_LOW_OF_MANY, TOO_LOW)
+    return np.where((reference >= 0) & np.isfinite(out) & (out > limit), out, 0.0)
 
 
 def _placed(ids: pa.Array, formation: Floats, placement: Placement) -> pa.Table:
