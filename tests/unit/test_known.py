@@ -215,7 +215,7 @@ def test_known_phases_are_of_one_functional(tmp_path):
 
 
 def test_binary_hulls_are_drawn_with_known_phases(tmp_path):
-    from hullforge.reports import findings, report
+    from hullforge.reports import findings
 
     rounds = synthetic.make(tmp_path, rounds=1)
     plain = data.read("x", 0, rounds, ["PBE"])
@@ -229,9 +229,16 @@ def test_binary_hulls_are_drawn_with_known_phases(tmp_path):
     found = data.read("x", 0, rounds, ["PBE"])
     points = next(s["points"] for s in findings.binaries(found) if s["chemsys"] == "Al-Li")
     assert (0.5, -0.5, -1, True, "AlLi") in points
-    page = report.render(found, report.measure(found) | {"engine_warning": ""})
+    page = rendered(found)
     assert "phases known before round 0" in page
-    assert "phases known before" not in report.render(plain, report.measure(plain) | {"engine_warning": ""})
+    assert "phases known before" not in rendered(plain)
+
+
+def rendered(found):
+    from hullforge.reports import report
+
+    metrics = report.measure(found) | {"engine_warning": ""}
+    return report.render(found, metrics, report.drawings(found, metrics))
 
 
 def everything_of(replayed, number):
@@ -266,5 +273,5 @@ def test_the_report_compares_with_random_choice_where_a_table_is_replayed(tmp_pa
     assert replayed["rounds"][1]["left"][0]["hits"] == 16 - everything_of(replayed, 0)
     everything = [g for r in replayed["rounds"] for g in r["strata"] if g["stratum"] == "all"]
     assert sum(g["hits"][0]["hits"] for g in everything) == 16
-    assert "random choice" in report.render(found, metrics | {"engine_warning": ""})
+    assert "random choice" in rendered(found)
     assert report.measure(data.read("x", 1, rounds, ["PBE"]))["replay"] is None
