@@ -27,7 +27,7 @@ if HARVEST:
         input:
             prototypes=lambda w: prototypes_of(int(w.round) - 1),
             calculations=harvested_calculations,
-            hull=lambda w: f"{before(w)}/hull/{FIRST}.parquet",
+            hull=lambda w: f"{before(w)}/hull/{FIRST_HULL}.parquet",
         output:
             prototypes=f"{FOLDER}/round-{{round}}/prototypes.parquet",
             rejects=f"{FOLDER}/round-{{round}}/rejects.parquet",
@@ -53,8 +53,8 @@ rule screen:
     input:
         prototypes=prototype_table,
         model=lambda w: f"{before(w)}/screener/model.pt",
-        hull=lambda w: f"{before(w)}/hull/{FIRST}.parquet",
-        known=lambda w: known_beside(f"{before(w)}/hull/{FIRST}"),
+        hull=lambda w: f"{before(w)}/hull/{FIRST_HULL}.parquet",
+        known=lambda w: known_beside(f"{before(w)}/hull/{FIRST_HULL}"),
         candidates=CANDIDATES,
     output:
         f"{FOLDER}/round-{{round}}/screen/shard-{{shard}}.parquet",

@@ -12,6 +12,7 @@ from hullforge import config as settings
 from hullforge.dft import protocol as protocols
 from hullforge.errors import HullforgeError
 from hullforge.store import runlock, seal
+from hullforge.thermo import corrections
 
 
 def load_campaign():
@@ -46,6 +47,13 @@ MISSING = [path.as_posix() for path in seal.missing(CAMPAIGN.folder)]
 # A pattern that nothing matches stands for "no round is open".
 OPEN_ROUNDS = "|".join(r for r in ROUNDS if r not in SEALED) or "none-open"
 FIRST = CAMPAIGN.functionals[0]
+# Functional and correction scheme of each hull, by the stem of its files; the first functional's first decides.
+HULLS = corrections.hulls(CAMPAIGN.functionals, CAMPAIGN.hull.corrections)
+FIRST_HULL = next(iter(HULLS))
+# One hull of each functional: those that a report is about.
+DECIDING = [
+    corrections.deciding(f, CAMPAIGN.hull.corrections) for f in CAMPAIGN.functionals
+]
 HARVEST = CAMPAIGN.prototypes.harvest.enabled
 # How programs are started decides no result: a variable, not a parameter, so that a change plans nothing.
 EXECUTION = CAMPAIGN.execution.model_dump_json()
@@ -86,17 +94,12 @@ def known_beside(hull):
     return [f"{hull}-known.parquet"] if KNOWN else []
 
 
-def hull_before(functional):
-    """Input function: the hull of the round before, none in round 0."""
-
-    def path(wildcards):
-        if int(wildcards.round) == 0:
-            return []
-        return [
-            f"{before(wildcards)}/hull/{functional or wildcards.functional}.parquet"
-        ]
-
-    return path
+def hull_before(wildcards):
+    """The same hull of the round before, none in round 0."""
+    if int(wildcards.round) == 0:
+        return []
+    hull = getattr(wildcards, "hull", FIRST_HULL)
+    return [f"{before(wildcards)}/hull/{hull}.parquet"]
 
 
 def round_of(wildcards):
@@ -224,13 +227,13 @@ def first_tables_so_far(wildcards):
 def hulls_after(wildcards):
     """Hull of the round before and of this one, for each functional."""
     return [
-        f"{folder}/hull/{f}.parquet"
+        f"{folder}/hull/{hull}.parquet"
         for folder in rounds_up_to(wildcards)[-2:]
-        for f in CAMPAIGN.functionals
+        for hull in HULLS
     ] + [
         path
         for folder in rounds_up_to(wildcards)[-2:]
-        for path in known_beside(f"{folder}/hull/{FIRST}")
+        for path in known_beside(f"{folder}/hull/{FIRST_HULL}")
     ]
 
 
@@ -245,17 +248,11 @@ def round_files(wildcards):
         f"{here}/frames/{functional}.parquet" for functional in CAMPAIGN.functionals
     ]
     files += [
-        f"{here}/hull/{functional}.parquet" for functional in CAMPAIGN.functionals
+        f"{here}/hull/{hull}{ending}.parquet"
+        for hull in HULLS
+        for ending in ("", "-references", "-changes")
     ]
-    files += [
-        f"{here}/hull/{functional}-references.parquet"
-        for functional in CAMPAIGN.functionals
-    ]
-    files += [
-        f"{here}/hull/{functional}-changes.parquet"
-        for functional in CAMPAIGN.functionals
-    ]
-    files += known_beside(f"{here}/hull/{FIRST}")
+    files += known_beside(f"{here}/hull/{FIRST_HULL}")
     files += [f"{here}/screener/model.pt", f"{here}/screener/metrics.json"]
     files += [
         f"{here}/prerelax/batch-{b}.parquet" for b in range(round_of(wildcards).batches)

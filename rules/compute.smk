@@ -46,31 +46,32 @@ rule first_hull:
     input:
         calculations=first_tables_so_far,
         known=KNOWN,
-        before=hull_before(FIRST),
+        before=hull_before,
     output:
         # Known phases are placed, too, where there are any.
-        known_beside(f"{FOLDER}/round-{{round}}/hull/{FIRST}"),
-        hull=f"{FOLDER}/round-{{round}}/hull/{FIRST}.parquet",
-        references=f"{FOLDER}/round-{{round}}/hull/{FIRST}-references.parquet",
-        changes=f"{FOLDER}/round-{{round}}/hull/{FIRST}-changes.parquet",
+        known_beside(f"{FOLDER}/round-{{round}}/hull/{FIRST_HULL}"),
+        hull=f"{FOLDER}/round-{{round}}/hull/{FIRST_HULL}.parquet",
+        references=f"{FOLDER}/round-{{round}}/hull/{FIRST_HULL}-references.parquet",
+        changes=f"{FOLDER}/round-{{round}}/hull/{FIRST_HULL}-changes.parquet",
     log:
-        f"{FOLDER}/logs/round-{{round}}/hull-{FIRST}.log",
+        f"{FOLDER}/logs/round-{{round}}/hull-{FIRST_HULL}.log",
     conda:
         "../envs/hullforge.yaml"
     params:
         functional=FIRST,
+        scheme=HULLS[FIRST_HULL][1].value,
         known=lambda w, input: (
             given(known=input.known, engine=CAMPAIGN.engine.name) if KNOWN else []
         ),
         before=lambda w, input: given(before=input.before),
     shell:
-        "hullforge place --functional {params.functional:q} --round {wildcards.round} --references {output.references:q}"
+        "hullforge place --functional {params.functional:q} --corrections {params.scheme} --round {wildcards.round} --references {output.references:q}"
         " --calculations {input.calculations:q} {params.known:q} {params.before:q} --out {output.hull:q} --log {log:q}"
 
 
 rule promote:
     input:
-        hull=f"{FOLDER}/round-{{round}}/hull/{FIRST}.parquet",
+        hull=f"{FOLDER}/round-{{round}}/hull/{FIRST_HULL}.parquet",
         calculations=lambda w: [
             f"{folder}/calculations.parquet" for folder in first_batches(w)
         ],
@@ -119,19 +120,21 @@ rule collect:
 rule hull:
     input:
         calculations=calculations_so_far,
-        before=hull_before(None),
+        before=hull_before,
     output:
-        changes=f"{FOLDER}/round-{{round}}/hull/{{functional}}-changes.parquet",
-        hull=f"{FOLDER}/round-{{round}}/hull/{{functional}}.parquet",
-        references=f"{FOLDER}/round-{{round}}/hull/{{functional}}-references.parquet",
+        changes=f"{FOLDER}/round-{{round}}/hull/{{hull}}-changes.parquet",
+        hull=f"{FOLDER}/round-{{round}}/hull/{{hull}}.parquet",
+        references=f"{FOLDER}/round-{{round}}/hull/{{hull}}-references.parquet",
     log:
-        f"{FOLDER}/logs/round-{{round}}/hull-{{functional}}.log",
+        f"{FOLDER}/logs/round-{{round}}/hull-{{hull}}.log",
     wildcard_constraints:
-        functional="|".join(CAMPAIGN.functionals[1:]) or "none-left",
+        hull="|".join(list(HULLS)[1:]) or "none-left",
     conda:
         "../envs/hullforge.yaml"
     params:
+        functional=lambda w: HULLS[w.hull][0],
+        scheme=lambda w: HULLS[w.hull][1].value,
         before=lambda w, input: given(before=input.before),
     shell:
-        "hullforge place --functional {wildcards.functional:q} --round {wildcards.round}"
+        "hullforge place --functional {params.functional:q} --corrections {params.scheme} --round {wildcards.round}"
         " --references {output.references:q} --calculations {input.calculations:q} {params.before:q} --out {output.hull:q} --log {log:q}"

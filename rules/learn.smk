@@ -5,7 +5,7 @@ rule train:
     input:
         prototypes=prototype_table,
         calculations=first_tables_so_far,
-        hull=f"{FOLDER}/round-{{round}}/hull/{FIRST}.parquet",
+        hull=f"{FOLDER}/round-{{round}}/hull/{FIRST_HULL}.parquet",
         previous=warm_start,
     output:
         model=f"{FOLDER}/round-{{round}}/screener/model.pt",

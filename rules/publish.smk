@@ -20,12 +20,14 @@ rule report:
         campaign=CAMPAIGN.campaign,
         engine=CAMPAIGN.engine.name,
         functionals=CAMPAIGN.functionals,
+        hulls=DECIDING,
         rounds=rounds_up_to,
         replayed=lambda w, input: given(replayed=input.replayed),
         out=lambda w, output: os.path.dirname(output.html),
     shell:
         "hullforge report --campaign {params.campaign:q} --engine {params.engine:q} --round {wildcards.round}"
-        " --rounds {params.rounds:q} --functionals {params.functionals:q} {params.replayed:q} --out {params.out:q} --log {log:q}"
+        " --rounds {params.rounds:q} --functionals {params.functionals:q}"
+        " --hulls {params.hulls:q} {params.replayed:q} --out {params.out:q} --log {log:q}"
 
 
 rule seal:

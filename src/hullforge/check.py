@@ -9,7 +9,9 @@ from hullforge.dft import protocol as protocols
 from hullforge.dft.engines import base
 from hullforge.errors import ConfigError
 from hullforge.store import seal
-from hullforge.thermo import known
+from hullforge.store.structures import NUMBERS
+from hullforge.thermo import corrections, known
+from hullforge.thermo.corrections import Scheme
 
 
 def check_config(campaign: Campaign) -> None:
@@ -24,6 +26,7 @@ def check_config(campaign: Campaign) -> None:
         vasp_settings.settings_of(protocol)
     for functional in campaign.functionals:
         protocol.theory(functional, campaign.engine)
+    _check_corrections(campaign, protocol)
     _check_inputs(campaign)
     referenced = _known_elements(campaign)
     smallest = max(1, len(set(campaign.elements) - referenced))
@@ -68,11 +71,73 @@ def _check_inputs(campaign: Campaign) -> None:
         )
 
 
+def _check_corrections(campaign: Campaign, protocol: protocols.Protocol) -> None:
+    """Check that the hulls' corrections fit the engine, and that energies with and without U don't mix unseen."""
+    schemes, engine = campaign.hull.corrections, campaign.engine.name
+    if Scheme.MP2020 in schemes:
+        if engine != corrections.ENGINE:
+            raise ConfigError(
+                f"key 'hull.corrections': MP2020 corrects energies of {corrections.ENGINE} with the Materials Project's"
+                f" data sets; the engine is {engine}. Take none"
+            )
+        if corrections.FUNCTIONAL not in campaign.functionals:
+            raise ConfigError(
+                f"key 'hull.corrections': MP2020 is for {corrections.FUNCTIONAL}, which 'functionals' lacks"
+                f" ({', '.join(campaign.functionals)})"
+            )
+        if campaign.hull.known_phases is not None and len(schemes) > 1:
+            raise ConfigError(
+                f"key 'hull.known_phases': energies of known phases belong to one hull, but hull.corrections names"
+                f" {', '.join(schemes)}"
+            )
+    for functional in campaign.functionals:
+        rule = protocol.functional(functional).hubbard_u
+        _, scheme = corrections.hulls([functional], schemes)[corrections.deciding(functional, schemes)]
+        if rule is None or scheme is not Scheme.NONE or campaign.hull.mixed_u == "leave_out":
+            continue
+        anions = sorted(set(rule.anions) & set(campaign.elements))
+        metals = sorted(set(rule.values) & set(campaign.elements) - set(rule.anions))
+        if anions and metals:
+            raise ConfigError(
+                f"key 'hull.corrections': with {functional} the protocol gives {', '.join(metals)} a U in compounds of"
+                f" {', '.join(anions)} only, and without a correction such energies don't compare with those of the"
+                " elements. Put MP2020 first (engine vasp, PBE), take a protocol without U, or set hull.mixed_u:"
+                " leave_out to keep these compounds out of the hull"
+            )
+
+
+def _check_data_sets(campaign: Campaign, protocol: protocols.Protocol) -> None:
+    """Check that MP2020 fits the data sets of the protocol, for each element of the pool."""
+    if Scheme.MP2020 not in campaign.hull.corrections:
+        return
+    engine, functional = base.get(campaign.engine.name), corrections.FUNCTIONAL
+    reasons = []
+    for symbol in campaign.elements:
+        row = {
+            "functional": functional,
+            "run_type": engine.run_type(functional, [symbol], protocol),
+            "hubbards": engine.hubbards(functional, [symbol], protocol),
+            "pseudopotentials": engine.pseudopotentials(functional, [symbol], protocol, campaign.engine),
+            "numbers": [NUMBERS[symbol]],
+        }
+        correction, note = corrections.mp2020(row)
+        if correction is None:
+            reasons.append(f"{symbol}: {note.removeprefix('incompatible: ')}")
+    if reasons:
+        raise ConfigError(
+            f"key 'hull.corrections': MP2020 does not fit the protocol {protocol.name}, so that nothing of these"
+            f" elements could be placed; {'; '.join(reasons)}"
+        )
+
+
 def _known_elements(campaign: Campaign) -> set[str]:
     """Give the elements that have a known phase; the whole table is checked on the way."""
     if campaign.hull.known_phases is None:
         return set()
-    phases = known.load(campaign.hull.known_phases, campaign.engine.name, campaign.functionals[0])
+    first = campaign.functionals[0]
+    stem = corrections.deciding(first, campaign.hull.corrections)
+    _, scheme = corrections.hulls([first], campaign.hull.corrections)[stem]
+    phases = known.load(campaign.hull.known_phases, campaign.engine.name, first, scheme.value)
     return {phase.elements[0] for phase in phases if len(phase.elements) == 1}
 
 
@@ -88,6 +153,7 @@ def check_machine(campaign: Campaign) -> None:
     base.get(campaign.engine.name).check(
         campaign.elements, protocol, campaign.functionals, campaign.engine, campaign.execution
     )
+    _check_data_sets(campaign, protocol)
     potentials.check(campaign.prerelax, campaign.elements)
     if campaign.candidates is not None:
         from hullforge.crystals import decorations, prototypes

@@ -120,7 +120,7 @@ def _collect(a: argparse.Namespace) -> None:
 def _place(a: argparse.Namespace) -> None:
     from hullforge.thermo import changes, place
 
-    place.run(a.functional, a.round, a.calculations, a.out, a.references, a.known, a.engine)
+    place.run(a.functional, a.round, a.calculations, a.out, a.references, a.known, a.engine, a.corrections)
     changes.run(a.out, a.before, a.round, changes.beside(a.out))
 
 
@@ -138,7 +138,7 @@ def _report(a: argparse.Namespace) -> None:
     from hullforge.reports import report
 
     warning = base.get(a.engine).warning
-    report.run(a.campaign, warning, a.round, a.rounds, a.functionals, a.out, a.replayed)
+    report.run(a.campaign, warning, a.round, a.rounds, a.functionals, a.out, a.replayed, a.hulls)
 
 
 def _seal(a: argparse.Namespace) -> None:
@@ -395,6 +395,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--calculations", type=Path, nargs="+", required=True)
     sub.add_argument("--references", type=Path, required=True, help="elemental references, written too")
     sub.add_argument("--known", type=Path, help="the user's table of known phases, placed too")
+    sub.add_argument("--corrections", default="none", choices=("none", "MP2020"), help="default: %(default)s")
     sub.add_argument(
         "--before", type=Path, help="hull of the round before; what changed is written beside --out"
     )
@@ -416,6 +417,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--rounds", type=Path, nargs="+", required=True, help="folders of rounds 0 to this one")
     sub.add_argument("--replayed", type=Path, help="table of known results that is replayed")
     sub.add_argument("--functionals", nargs="+", required=True)
+    sub.add_argument("--hulls", nargs="+", help="hull of each functional, by the stem of its file")
     sub.add_argument("--out", type=Path, required=True, help="folder of the report")
 
     sub = stage("seal", _seal, "stage: close a round and sweep its work folders", settings=False)

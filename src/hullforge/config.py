@@ -194,7 +194,20 @@ class Execution(Section):
 
 
 class Hull(Section):
-    """What is on the hull before anything is computed."""
+    """How hulls are made, and what is on them before anything is computed."""
+
+    corrections: tuple[Literal["none", "MP2020"], ...] = Field(
+        ("none",),
+        min_length=1,
+        description="energy corrections; a hull is made with each, and the first decides about selections, promotions"
+        " and training. MP2020: of the Materials Project, for the engine vasp and the functional PBE alone; hulls of"
+        " other functionals stay uncorrected",
+    )
+    mixed_u: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="where the protocol gives U to an element in some of the pool's compounds only and the deciding"
+        " hull is uncorrected: refuse the campaign, or leave those compounds out of that hull",
+    )
 
     known_phases: Path | None = Field(
         None,
@@ -202,6 +215,13 @@ class Hull(Section):
         " own theory; formation_energy_per_atom instead with the engine replay; or what hullforge import made); needs a"
         " single functional",
     )
+
+    @field_validator("corrections")
+    @classmethod
+    def _distinct_corrections(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"hull.corrections: {', '.join(value)} names one twice")
+        return value
 
 
 class Promotion(Section):

@@ -8,6 +8,7 @@ import pytest
 from hullforge.store import tables
 from hullforge.store.structures import composition_columns
 from hullforge.thermo import changes, known, place
+from hullforge.thermo.corrections import Scheme
 from hullforge.thermo.known import Phase
 
 COUNTER = itertools.count()
@@ -18,12 +19,12 @@ def calculation(name: str, formula: str, energy: float, round_: int = 0) -> dict
     return {
         "calculation_id": name, "structure_id": f"s-{name}", "candidate_id": f"c-{name}", "prototype_id": "p",
         "round": round_, "functional": "PBE", "theory_id": "t", "nsites": len(numbers), "volume": 10.0,
-        **composition_columns(numbers), "energy_per_atom": energy,
+        **composition_columns(numbers), "energy_per_atom": energy, "hubbards": [],
     }  # fmt: skip
 
 
 def hull(folder, round_: int, rows: list[dict], phases: list[Phase] = ()) -> object:
-    schema = tables.empty("calculations").select(place.COPIED).schema
+    schema = tables.empty("calculations").select(place.columns_of(Scheme.NONE)).schema
     placed = place.placed(pa.Table.from_pylist(rows, schema), round_, phases, "PBE")
     path = folder / f"{round_}-{next(COUNTER)}" / "PBE.parquet"
     tables.write(path, "hull", placed.hull)

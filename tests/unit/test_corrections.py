@@ -1,14 +1,20 @@
 """MP2020 corrections: the numbers of pymatgen's own process_entry, and a reason wherever the scheme doesn't fit."""
 
 import math
+import re
 
 import numpy as np
 import pytest
+import synthetic
 
-from hullforge.errors import TableError
+from hullforge import check, config
+from hullforge.dft import protocol as protocols
+from hullforge.errors import ConfigError, TableError
+from hullforge.reports import report
+from hullforge.reports.data import formula_parts
 from hullforge.store import tables
-from hullforge.store.structures import NUMBERS
-from hullforge.thermo import corrections
+from hullforge.store.structures import NUMBERS, composition_columns
+from hullforge.thermo import corrections, known, place
 from hullforge.thermo.corrections import Scheme
 
 DATA_SETS = {
@@ -24,7 +30,7 @@ def calculation(species: list[str], positions: list[list[float]] | None = None, 
         cell = 2.2 * edge
         positions = [[2.2 * (i % edge), 2.2 * (i // edge % edge), 2.2 * (i // edge**2)] for i in range(len(species))]  # fmt: skip
     return {
-        "calculation_id": "x",
+        "elements": sorted(set(species)),
         "functional": "PBE",
         "software": "vasp",
         "run_type": "GGA",
@@ -170,7 +176,7 @@ def test_a_table_is_corrected_in_its_order():
         expected, words = corrections.mp2020(row)
         assert note == words
         assert math.isnan(value) if expected is None else value == expected
-    nothing = corrections.correct(_table(rows), Scheme.NONE)
+    nothing = corrections.correct(_table([row for row in rows if not row["hubbards"]]), Scheme.NONE)
     assert not nothing.per_atom.any()
     assert set(nothing.notes) == {""}
 
@@ -178,3 +184,196 @@ def test_a_table_is_corrected_in_its_order():
 def test_another_engine_is_refused():
     with pytest.raises(TableError, match="the table holds calculations of gpaw"):
         corrections.correct(_table([calculation(["Na", "Cl"], software="gpaw")]), Scheme.MP2020)
+
+
+# ------------------------------------------------------------------------------------ without a scheme
+
+
+def test_without_a_scheme_compounds_with_another_u_than_their_elements_are_not_placed():
+    rows = [
+        calculation(["Fe", "Fe"]),
+        calculation(["O", "O"]),
+        with_u(["Fe", "O"], Fe=5.3),
+        calculation(["Fe", "S"]),
+        calculation(["S"]),
+        with_u(["Mn", "O"], Mn=3.9),
+    ]
+    corrected = corrections.correct(_table(rows), Scheme.NONE)
+    assert np.isnan(corrected.per_atom).tolist() == [False, False, True, False, False, True]
+    assert corrected.notes[2] == "incompatible: U of Fe is 5.3 eV, that of the element 0"
+    assert corrected.notes[5] == "incompatible: U of Mn is 3.9 eV, that of the element 0"
+
+
+def test_without_a_scheme_the_same_u_in_elements_and_compounds_is_one_theory():
+    rows = [with_u(["Fe"], Fe=4.0), with_u(["Fe", "S"], Fe=4.0), calculation(["S"]), calculation(["Fe", "S"])]
+    corrected = corrections.correct(_table(rows), Scheme.NONE)
+    assert np.isnan(corrected.per_atom).tolist() == [False, False, False, True]
+    assert corrected.notes[3] == "incompatible: U of Fe is 0 eV, that of the element 4"
+
+
+# -------------------------------------------------------------------------------------- hulls by scheme
+
+
+def test_hulls_are_named_by_functional_and_scheme_and_the_first_decides():
+    assert list(corrections.hulls(["PBE", "SCAN"], ["none"])) == ["PBE", "SCAN"]
+    found = corrections.hulls(["PBE", "PBEsol"], ["MP2020", "none"])
+    assert found == {
+        "PBE-MP2020": ("PBE", Scheme.MP2020),
+        "PBE": ("PBE", Scheme.NONE),
+        "PBEsol": ("PBEsol", Scheme.NONE),
+    }
+    assert corrections.deciding("PBE", ["MP2020", "none"]) == "PBE-MP2020"
+    assert corrections.deciding("PBE", ["none", "MP2020"]) == "PBE"
+    assert corrections.hulls(["PBE", "SCAN"], ["MP2020"])["SCAN"] == ("SCAN", Scheme.NONE)
+
+
+def _campaign_rows() -> list[dict]:
+    """Fe, O, oxides with U and a sulfide without: energies are made up."""
+    given = [
+        (calculation(["Fe", "Fe"]), -8.0),
+        (calculation(["O", "O"], [[0.0, 0, 0], [1.24, 0, 0]]), -4.9),
+        (calculation(["S"]), -4.1),
+        (with_u(["Fe"] * 4 + ["O"] * 6, Fe=5.3), -6.9),
+        (with_u(["Fe", "O"], Fe=5.3), -6.6),
+        (calculation(["Fe"] * 4 + ["O"] * 6), -7.9),
+        (calculation(["Fe", "S"]), -6.7),
+    ]
+    rows = []
+    for number, (row, energy) in enumerate(given):
+        numbers = row["numbers"]
+        names = {"calculation_id": f"k{number}", "structure_id": f"s{number}", "candidate_id": f"c{number}", "prototype_id": "p"}  # fmt: skip
+        numbers_of = {"round": 0, "theory_id": "t", "volume": 10.0, "energy_per_atom": energy}
+        rows.append(
+            synthetic.defaults("calculations") | row | composition_columns(numbers) | names | numbers_of
+        )
+    return rows
+
+
+@pytest.fixture
+def placed_with(tmp_path):
+    calculations = tmp_path / "calculations.parquet"
+    rows = [row | {"source": "x"} for row in _campaign_rows()]
+    tables.write(calculations, "calculations", rows)
+
+    def run(scheme: str) -> tuple[dict[str, dict], list[dict]]:
+        out, references = tmp_path / f"{scheme}.parquet", tmp_path / f"{scheme}-references.parquet"
+        place.run("PBE", 0, [calculations], out, references, scheme=scheme)
+        hull = {row["calculation_id"]: row for row in tables.read_rows(out, "hull")}
+        return hull, tables.read_rows(references, "elemental_references")
+
+    return run
+
+
+def test_the_corrected_hull_adds_corrections_and_leaves_raw_energies_as_they_are(placed_with):
+    hull, references = placed_with("MP2020")
+    assert {row["correction_scheme"] for row in [*hull.values(), *references]} == {"MP2020"}
+    fe2o3 = hull["k3"]
+    assert fe2o3["energy_per_atom"] == -6.9
+    assert fe2o3["energy_correction_per_atom"] == pytest.approx(-1.3146, abs=1e-12)
+    assert fe2o3["formation_energy_per_atom"] == pytest.approx(-6.9 - 1.3146 + 0.4 * 8.0 + 0.6 * 4.9)
+    assert fe2o3["hull_status"] == "ok"
+    assert "mixing correction (Fe)" in fe2o3["correction_note"]
+    plain = hull["k5"]
+    assert plain["hull_status"] == "incompatible"
+    assert plain["energy_correction_per_atom"] is None
+    assert plain["e_above_hull"] is None
+    assert not plain["is_on_hull"]
+    assert plain["correction_note"].startswith("incompatible: U of Fe is 0 eV, MP2020 expects 5.3")
+    assert hull["k6"]["energy_correction_per_atom"] == pytest.approx(-0.503 / 2)
+    assert len(hull) == 7
+
+
+def test_the_uncorrected_hull_has_no_compound_with_u(placed_with):
+    hull, _ = placed_with("none")
+    assert {c for c, row in hull.items() if row["hull_status"] == "incompatible"} == {"k3", "k4"}
+    assert hull["k5"]["formation_energy_per_atom"] == pytest.approx(-7.9 + 0.4 * 8.0 + 0.6 * 4.9)
+    assert {row["energy_correction_per_atom"] for row in hull.values()} == {0.0, None}
+
+
+def test_corrected_distances_are_those_of_pymatgens_phase_diagram(placed_with):
+    from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
+
+    hull, _ = placed_with("MP2020")
+    entries = {
+        name: PDEntry(
+            row["chemical_formula_reduced"],
+            (row["energy_per_atom"] + row["energy_correction_per_atom"]) * sum(n for _, n in formula_parts(row["chemical_formula_reduced"])),
+        )
+        for name, row in hull.items()
+        if row["hull_status"] == "ok"
+    }  # fmt: skip
+    diagram = PhaseDiagram(list(entries.values()))
+    for name, entry in entries.items():
+        assert hull[name]["e_above_hull"] == pytest.approx(diagram.get_e_above_hull(entry), abs=1e-9)
+
+
+def test_the_report_says_what_was_not_placed_and_why(placed_with, tmp_path):
+    placed_with("MP2020")
+    folder = tmp_path / "round-000"
+    (folder / "hull").mkdir(parents=True)
+    for ending in ("", "-references"):
+        (tmp_path / f"MP2020{ending}.parquet").rename(folder / "hull" / f"PBE-MP2020{ending}.parquet")
+    (tmp_path / "calculations.parquet").rename(folder / "calculations.parquet")
+    for name in ("selection", "failures", "costs"):
+        tables.write(folder / f"{name}.parquet", name, [])
+    report.run("x", "", 0, [folder], ["PBE"], tmp_path / "out", None, ["PBE-MP2020"])
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "Energies of PBE are corrected with MP2020" in html
+    assert "incompatible: U of Fe is 0 eV, MP2020 expects 5.3" in html
+
+
+# ------------------------------------------------------------------------------------------ configuration
+
+
+def campaign(tmp_path, **changes):
+    base = {
+        "campaign": "x", "output": str(tmp_path), "elements": ["Fe", "O"], "protocol": "mp2020", "functionals": ["PBE"],
+        "engine": {"name": "vasp", "version": "6.4.3"}, "rounds": [{"budget": 10}], "hull": {"corrections": ["MP2020"]},
+    }  # fmt: skip
+    return config.load(base | changes)
+
+
+def test_a_campaign_with_the_protocol_of_the_scheme_is_accepted(tmp_path):
+    made = campaign(tmp_path)
+    check.check_config(made)
+    check._check_data_sets(made, protocols.load(made.protocol))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"engine": {"name": "gpaw", "version": "25.1.0"}, "protocol": "laptop", "elements": ["Al"]}, "the engine is gpaw"),
+        ({"hull": {"corrections": ["none"]}}, "the protocol gives Fe a U in compounds of O only"),
+        ({"hull": {}}, "hull.mixed_u: leave_out"),
+        ({"functionals": ["PBEsol"], "protocol": "alexandria"}, "which 'functionals' lacks"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_before_any_calculation(changes, words, tmp_path):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        check.check_config(campaign(tmp_path, **changes))
+
+
+def test_mixing_is_allowed_only_when_it_is_asked_for_or_can_not_happen(tmp_path):
+    check.check_config(campaign(tmp_path, hull={"mixed_u": "leave_out"}))
+    check.check_config(campaign(tmp_path, hull={}, elements=["Fe", "S"]))
+    check.check_config(campaign(tmp_path, hull={}, elements=["Al", "O"]))
+
+
+def test_a_scheme_that_does_not_fit_the_data_sets_is_refused(tmp_path):
+    made = campaign(tmp_path, protocol="matpes", elements=["Na", "Cl"])
+    with pytest.raises(ConfigError, match="MP2020 does not fit the protocol"):
+        check._check_data_sets(made, protocols.load(made.protocol))
+
+
+def test_known_phases_of_a_corrected_hull_have_to_say_that_they_are_corrected(tmp_path):
+    path = tmp_path / "known.csv"
+    path.write_text("id,formula,energy_per_atom\n1,Fe,-8.0\n")
+    assert len(known.load(path, "vasp")) == 1
+    with pytest.raises(ConfigError, match="lacks the column correction_scheme"):
+        known.load(path, "vasp", "PBE", "MP2020")
+    path.write_text("id,formula,energy_per_atom,correction_scheme\n1,Fe,-8.0,MP2020\n2,O,-5,\n")
+    with pytest.raises(ConfigError, match="row 2: correction_scheme is none; the campaign's hull has MP2020"):
+        known.load(path, "vasp", "PBE", "MP2020")
+    with pytest.raises(ConfigError, match="row 1: correction_scheme is MP2020; the campaign's hull has none"):
+        known.load(path, "vasp")
+    assert known.elements_of(path) == {"Fe", "O"}

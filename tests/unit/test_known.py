@@ -14,6 +14,7 @@ from hullforge.reports import data
 from hullforge.store import tables
 from hullforge.store.schema import TABLES
 from hullforge.thermo import known, place
+from hullforge.thermo.corrections import Scheme
 from hullforge.thermo.hull import ConvexHull
 
 HEADER = "id,formula,formation_energy_per_atom\n"
@@ -109,7 +110,7 @@ def test_the_hull_read_back_is_the_hull_of_all(energies, is_known):
                 }
             )
     calculations = TABLES["calculations"].arrow()
-    calculations = pa.schema([calculations.field(name) for name in place.COPIED])
+    calculations = pa.schema([calculations.field(name) for name in place.columns_of(Scheme.NONE)])
     placed = place.placed(pa.Table.from_pylist(rows, calculations), 0, phases, "PBE")
     above = dict(zip([*elements, *names], whole.place().e_above_hull, strict=True))
     found = {r["calculation_id"]: r["e_above_hull"] for r in placed.hull.to_pylist()}

@@ -23,7 +23,7 @@ from hullforge.errors import SealError, TableError
 from hullforge.release import card, extxyz, layout
 from hullforge.store import atomic, tables
 from hullforge.store.structures import atoms_from_row
-from hullforge.thermo import place
+from hullforge.thermo import corrections, place
 
 #: Tolerance of the symmetry search in relaxed structures, angstrom; ideal ones allow less.
 SYMPREC = 0.05
@@ -54,12 +54,13 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
     if not rounds:
         raise TableError("a release needs at least one sealed round")
     last, functionals = rounds[-1], campaign.functionals
+    hulls = corrections.hulls(functionals, campaign.hull.corrections)
     whole = {
         "prototypes": tables.read(tables.prototypes_of(last), "prototypes"),
         "selection": tables.concat([r / "selection.parquet" for r in rounds], "selection"),
         "failures": tables.concat([r / "failures.parquet" for r in rounds], "failures"),
         "elemental_references": tables.concat(
-            [last / "hull" / f"{f}-references.parquet" for f in functionals], "elemental_references"
+            [last / "hull" / f"{stem}-references.parquet" for stem in hulls], "elemental_references"
         ),
     }
     everything = tables.concat([r / "calculations.parquet" for r in rounds], "calculations")
@@ -69,14 +70,20 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
     for name, table in whole.items():
         tables.write(folder / layout.table(name), name, table)
     nframes = {}
+    for stem in hulls:
+        tables.write(
+            folder / layout.table("hull", stem),
+            "hull",
+            tables.read(last / "hull" / f"{stem}.parquet", "hull"),
+        )
     for functional in functionals:
         tables.write(
             folder / layout.table("calculations", functional), "calculations", calculations[functional]
         )
-        hull = tables.read(last / "hull" / f"{functional}.parquet", "hull")
-        tables.write(folder / layout.table("hull", functional), "hull", hull)
+        deciding = corrections.deciding(functional, campaign.hull.corrections)
+        hull = tables.read(last / "hull" / f"{deciding}.parquet", "hull")
         if campaign.hull.known_phases is not None:
-            known = tables.read(place.known_beside(last / "hull" / f"{functional}.parquet"), "known_phases")
+            known = tables.read(place.known_beside(last / "hull" / f"{deciding}.parquet"), "known_phases")
             tables.write(folder / layout.table("known_phases", functional), "known_phases", known)
         frames = tables.concat([r / "frames" / f"{functional}.parquet" for r in rounds], "frames")
         nframes[functional] = frames.num_rows

@@ -24,7 +24,7 @@ OPTIONAL = ("known_phases",)
 
 
 def table(name: str, functional: str | None = None) -> str:
-    """Path of a table, relative to the release folder."""
+    """Path of a table, relative to the release folder; of hulls by the stem of their files, PBE or PBE-MP2020."""
     if name in BY_FUNCTIONAL:
         assert functional is not None
         return f"data/{name}/{functional}.parquet"

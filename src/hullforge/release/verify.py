@@ -20,7 +20,7 @@ from hullforge.errors import HullforgeError
 from hullforge.release import layout
 from hullforge.store import ids, tables
 from hullforge.store.schema import TABLES
-from hullforge.thermo import place
+from hullforge.thermo import corrections, place
 from hullforge.thermo.known import Phase
 
 #: Largest difference of a recomputed energy, eV/atom.
@@ -88,6 +88,8 @@ class _Content:
         self.tables: dict[str, pa.Table] = {}
         self.functionals: list[str] = []
         self.has_known = False
+        self.hulls: dict[str, tuple[str, corrections.Scheme]] = {}
+        self.deciding: set[str] = set()
 
     def problems(self) -> list[str]:
         """Give everything that is wrong, in the order of the checks."""
@@ -95,13 +97,16 @@ class _Content:
             config = json.loads((self.folder / layout.CONFIG).read_text())
             self.functionals = list(config["functionals"])
             self.has_known = bool(config.get("hull", {}).get("known_phases"))
+            schemes = config.get("hull", {}).get("corrections", ["none"])
+            self.hulls = corrections.hulls(self.functionals, schemes)
+            self.deciding = {corrections.deciding(f, schemes) for f in self.functionals}
         except (OSError, ValueError, KeyError, TypeError) as error:
             return [f"{layout.CONFIG}: does not name the functionals ({error}); the tables were not checked"]
         for name in TABLES:
             if name in layout.WHOLE:
                 self._read(name, layout.table(name))
             elif name in layout.BY_FUNCTIONAL:
-                for functional in self.functionals:
+                for functional in self.hulls if name == "hull" else self.functionals:
                     path = layout.table(name, functional)
                     if name not in layout.OPTIONAL or self.has_known or (self.folder / path).exists():
                         self._read(name, path)
@@ -111,9 +116,10 @@ class _Content:
         for functional in self.functionals:
             self._calculations(functional)
             self._frames(functional)
-            self._hull(functional)
             for kind, table in (("frames", "frames"), ("structures", "calculations")):
                 self._extxyz(layout.extxyz(kind, functional), layout.table(table, functional))
+        for stem, (functional, scheme) in self.hulls.items():
+            self._hull(stem, functional, scheme)
         self._structures()
         return self.found
 
@@ -174,10 +180,11 @@ class _Content:
             path = layout.table("calculations", functional)
             self._known(path, "structure_id", structures, "structures")
             self._known(path, "prototype_id", prototypes, "prototypes")
-            for name in ("frames", "hull"):
-                self._known(layout.table(name, functional), "calculation_id", calculations, "calculations")
-            for name in layout.BY_FUNCTIONAL:
-                self._known(layout.table(name, functional), "functional", {functional}, "this file's name")
+            own = [layout.table("hull", stem) for stem, (f, _) in self.hulls.items() if f == functional]
+            for path in (layout.table("frames", functional), *own):
+                self._known(path, "calculation_id", calculations, "calculations")
+            for path in (*(layout.table(n, functional) for n in layout.BY_FUNCTIONAL if n != "hull"), *own):
+                self._known(path, "functional", {functional}, "this file's name")
         self._known(
             layout.table("elemental_references"),
             "calculation_id",
@@ -244,15 +251,16 @@ class _Content:
     def _structures(self) -> None:
         self._each(layout.table("structures"), _geometry_problems, "structure_id")
 
-    def _hull(self, functional: str) -> None:
-        """Compute the hull again from the published energies, and compare."""
-        path, source = layout.table("hull", functional), layout.table("calculations", functional)
+    def _hull(self, stem: str, functional: str, scheme: corrections.Scheme) -> None:
+        """Compute a hull again from the published energies, corrections included, and compare."""
+        path, source = layout.table("hull", stem), layout.table("calculations", functional)
         references_path = layout.table("elemental_references")
         if not {path, source, references_path} <= set(self.tables):
             return
         published = {row["calculation_id"]: row for row in self.tables[path].to_pylist()}
         known_path = layout.table("known_phases", functional)
-        known = self.tables[known_path].to_pylist() if known_path in self.tables else []
+        has_known = known_path in self.tables and stem in self.deciding
+        known = self.tables[known_path].to_pylist() if has_known else []
         known.sort(key=lambda row: row["phase_id"])
         calculations = self.tables[source]
         undrifted = calculations.filter(pc.equal(pc.list_value_length(calculations["protocol_drift"]), 0))
@@ -262,7 +270,7 @@ class _Content:
             return
         try:
             placed = place.placed(
-                undrifted.select(list(place.COPIED)).replace_schema_metadata(),
+                undrifted.select(place.columns_of(scheme)).replace_schema_metadata(),
                 versions.pop(),
                 [
                     Phase(
@@ -274,6 +282,7 @@ class _Content:
                     for row in known
                 ],
                 functional,
+                scheme,
             )
         except HullforgeError as error:
             self.found.append(f"{path}: can't be recomputed: {error}")
@@ -296,7 +305,11 @@ class _Content:
                 for p in _hull_problems(a, b, "phase_id")
             ),
         )
-        given = [r for r in self.tables[references_path].to_pylist() if r["functional"] == functional]
+        given = [
+            row
+            for row in self.tables[references_path].to_pylist()
+            if row["functional"] == functional and row["correction_scheme"] == scheme
+        ]
         if given != placed.references.to_pylist():
             self.found.append(f"{references_path}: not the lowest elemental calculations with {functional}")
 
@@ -370,7 +383,14 @@ def _calculation_problems(row: Row) -> Iterator[str]:
 
 def _hull_problems(published: Row, recomputed: Row, key: str = "calculation_id") -> Iterator[str]:
     name = f"{key} {published[key]}"
-    for column in ("energy_per_atom", "formation_energy_per_atom", "e_above_hull"):
+    for column in (
+        "energy_per_atom",
+        "energy_correction_per_atom",
+        "formation_energy_per_atom",
+        "e_above_hull",
+    ):
+        if column not in recomputed:
+            continue
         a, b = published[column], recomputed[column]
         if (a is None) != (b is None) or (a is not None and not abs(a - b) <= TOLERANCE):
             yield f"{name}: {column} is {a} eV/atom, the published energies give {b}"

@@ -21,9 +21,25 @@ from hullforge.thermo import changes
 from hullforge.thermo.place import known_beside
 
 HULL_COLUMNS = (
-    "calculation_id", "candidate_id", "prototype_id", "round", "elements", "nelements", "chemsys", "nsites", "volume",
-    "chemical_formula_reduced", "energy_per_atom", "formation_energy_per_atom", "e_above_hull", "is_on_hull",
-)  # fmt: skip
+    "calculation_id",
+    "candidate_id",
+    "prototype_id",
+    "round",
+    "elements",
+    "nelements",
+    "chemsys",
+    "nsites",
+    "volume",
+    "chemical_formula_reduced",
+    "energy_per_atom",
+    "formation_energy_per_atom",
+    "e_above_hull",
+    "is_on_hull",
+    "correction_scheme",
+    "hull_status",
+)
+#: What hulls made before there were corrections don't have.
+CORRECTED = ("energy_correction_per_atom", "correction_note")  # fmt: skip
 CALCULATION_COLUMNS = (
     "calculation_id", "candidate_id", "prototype_id", "round", "functional", "chemical_formula_reduced", "chemsys",
     "numbers", "nsites", "volume", "energy_per_atom", "n_ionic_steps", "n_attempts", "errors", "corrections",
@@ -196,22 +212,41 @@ def formula_parts(formula: str) -> list[tuple[str, int]]:
 
 
 def read(
-    name: str, round_: int, rounds: Sequence[Path], functionals: Sequence[str], replayed: Path | None = None
+    name: str,
+    round_: int,
+    rounds: Sequence[Path],
+    functionals: Sequence[str],
+    replayed: Path | None = None,
+    hulls: Sequence[str] | None = None,
 ) -> Campaign:
     """Read the tables of the folders `rounds`, those of rounds 0 to `round_`, and the table that is `replayed`.
+
+    `hulls` are the stems of the files of each functional's hull, by default the functionals themselves.
 
     Raises `TableError` when a table that is there can't be read.
     """
     first = functionals[0]
+    stems = dict(zip(functionals, hulls or functionals, strict=True))
     calculations = _read_all(rounds, "calculations.parquet", "calculations", CALCULATION_COLUMNS)
     here = rounds[round_]
+    placed = {
+        f: _read(here / "hull" / f"{stem}.parquet", "hull", [*HULL_COLUMNS, *CORRECTED])
+        for f, stem in stems.items()
+    }
+    added = {row["calculation_id"]: row["energy_correction_per_atom"] for row in placed[first]}
     before = {}
     for number in range(1, round_ + 1):
         earlier = rounds[number - 1] / "hull"
-        hull = _read(earlier / f"{first}.parquet", "hull", HULL_COLUMNS)
-        references = _read(earlier / f"{first}-references.parquet", "elemental_references")
-        new = [row for row in calculations if row["round"] == number and row["functional"] == first]
-        known = _read(known_beside(earlier / f"{first}.parquet"), "known_phases")
+        hull = _read(earlier / f"{stems[first]}.parquet", "hull", HULL_COLUMNS)
+        references = _read(earlier / f"{stems[first]}-references.parquet", "elemental_references")
+        new = [
+            {**row, "energy_per_atom": row["energy_per_atom"] + correction}
+            for row in calculations
+            if row["round"] == number and row["functional"] == first
+            for correction in [added.get(row["calculation_id"])]
+            if correction is not None
+        ]
+        known = _read(known_beside(earlier / f"{stems[first]}.parquet"), "known_phases")
         before[number] = HullBefore(hull, references, new, known)
     prototypes = _read(tables.prototypes_of(here), "prototypes", ("prototype_id", "name", "protostructure"))
     screener_metrics = rounds[round_ - 1] / "screener" / "metrics.json" if round_ else None
@@ -230,7 +265,7 @@ def read(
         calculations=calculations,
         failures=_read_all(rounds, "failures.parquet", "failures", FAILURE_COLUMNS),
         costs=_read_all(rounds, "costs.parquet", "costs"),
-        hulls={f: _read(here / "hull" / f"{f}.parquet", "hull", HULL_COLUMNS) for f in functionals},
+        hulls=placed,
         hulls_before=before,
         prototype_names={row["prototype_id"]: row["name"] or row["protostructure"] for row in prototypes},
         screener=atomic.read_json(screener_metrics)
@@ -246,11 +281,11 @@ def read(
             f: [
                 row
                 for folder in rounds
-                for row in _read(changes.beside(folder / "hull" / f"{f}.parquet"), "hull_changes")
+                for row in _read(changes.beside(folder / "hull" / f"{stem}.parquet"), "hull_changes")
             ]
-            for f in functionals
+            for f, stem in stems.items()
         },
-        known=_read(known_beside(here / "hull" / f"{first}.parquet"), "known_phases"),
+        known=_read(known_beside(here / "hull" / f"{stems[first]}.parquet"), "known_phases"),
         answers={
             row["candidate_id"]: row["e_above_known"]
             for row in (_read(replayed, "replay", ("candidate_id", "e_above_known")) if replayed else [])

@@ -11,7 +11,7 @@ from typing import Any
 
 from hullforge.reports.data import Campaign, formula_parts
 from hullforge.reports.hull_figures import Phase
-from hullforge.store.vocabulary import HullChange
+from hullforge.store.vocabulary import HullChange, HullStatus
 
 #: What lies at most this far above the hull is listed as metastable, eV/atom.
 METASTABLE = 0.05
@@ -196,6 +196,27 @@ def prototypes(campaign: Campaign) -> list[dict[str, Any]]:
         for prototype, formulas in stable.items()
     ]
     return sorted(rows, key=lambda row: (-row["stable"], row["protostructure"], row["prototype"]))
+
+
+def corrections(campaign: Campaign) -> dict[str, str]:
+    """Give the correction scheme of each functional's hull, where it has one."""
+    schemes = {f: rows[0]["correction_scheme"] for f, rows in campaign.hulls.items() if rows}
+    return {functional: scheme for functional, scheme in schemes.items() if scheme != "none"}
+
+
+def unplaced(campaign: Campaign) -> list[dict[str, Any]]:
+    """Count the calculations that have no place relative to the hull, by functional and reason."""
+    words = {status.value: status.description for status in HullStatus}
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for functional, rows in campaign.hulls.items():
+        for row in rows:
+            if row["hull_status"] != HullStatus.OK:
+                reason = row["correction_note"] or words.get(row["hull_status"], row["hull_status"])
+                groups[functional, reason].append(row["chemical_formula_reduced"])
+    return [
+        {"functional": functional, "reason": reason, "n": len(formulas), "formulas": sorted(set(formulas))}
+        for (functional, reason), formulas in sorted(groups.items(), key=lambda g: (-len(g[1]), g[0]))
+    ]
 
 
 def holding_half(rows: Sequence[Mapping[str, Any]]) -> int:

@@ -31,14 +31,16 @@ def run(
     functionals: list[str],
     out: Path,
     replayed: Path | None = None,
+    hulls: list[str] | None = None,
 ) -> None:
     """Write `report.html` and `metrics.json` of round `round_` into the folder `out`.
 
     `rounds` are the folders of rounds 0 to `round_`; `engine_warning` is printed as a banner unless empty;
-    `replayed` is the table of known results that was replayed, if one was.
+    `replayed` is the table of known results that was replayed, if one was; `hulls` are the stems of the files of
+    each functional's hull, by default the functionals themselves.
     Raises `TableError` when a table can't be read; missing and empty tables give a report that says so.
     """
-    campaign = data.read(campaign_name, round_, rounds, functionals, replayed)
+    campaign = data.read(campaign_name, round_, rounds, functionals, replayed, hulls)
     metrics = measure(campaign)
     metrics["engine_warning"] = engine_warning
     atomic.write_json(out / "metrics.json", metrics)
@@ -80,6 +82,8 @@ def measure(campaign: data.Campaign) -> dict[str, Any]:
         "compounds": found,
         "elements": findings.elements(campaign),
         "larger_systems": findings.larger_systems(campaign),
+        "corrections": findings.corrections(campaign),
+        "unplaced": findings.unplaced(campaign),
         "hull_changes": findings.changes(campaign),
         "prototypes": findings.prototypes(campaign),
         "distances": statistics.rounds(campaign),
@@ -182,8 +186,13 @@ def _own_volume(row: Mapping[str, Any], functional: str, functionals: Sequence[s
     return functional in volume and (before not in volume or abs(volume[functional] - volume[before]) > 1e-6)
 
 
-def render(campaign: data.Campaign, metrics: Mapping[str, Any], drawn: Mapping[str, Sequence[str]]) -> str:
-    """Give the page with the figures of `drawings`."""
+def render(
+    campaign: data.Campaign,
+    metrics: Mapping[str, Any],
+    drawn: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """Give the page with the figures `drawn`, by default those of `drawings`."""
+    drawn = drawings(campaign, metrics) if drawn is None else drawn
     import jinja2
     from markupsafe import Markup
 

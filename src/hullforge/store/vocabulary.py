@@ -113,6 +113,10 @@ class HullStatus(Described):
         "missing_reference",
         "an element of the row has no elemental calculation in this theory",
     )
+    INCOMPATIBLE = (
+        "incompatible",
+        "the correction scheme doesn't fit, or without a scheme U is another than that of the elements",
+    )
 
 
 class HullChange(Described):

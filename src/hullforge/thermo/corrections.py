@@ -1,8 +1,9 @@
-"""The energy correction scheme MP2020 of the Materials Project, for tables of calculations.
+"""What is added to energies before they are placed on a hull, and which energies can't be placed at all.
 
 Comes in: rows of `calculations` (composition, geometry, run type, Hubbard U, titles of the PAW data sets). Goes
-out: for each row the correction in eV/atom and a note, or no correction and the reason. Which correction applies is
-decided by pymatgen's `MaterialsProject2020Compatibility` alone, once for each distinct combination of cell content,
+out: for each row the correction in eV/atom and a note, or no correction and the reason. Without a scheme nothing is
+added, and what was computed with another U than its elements can't be placed: such energies don't compare.
+The scheme MP2020 of the Materials Project makes them compare. Which of its corrections apply is decided by pymatgen's `MaterialsProject2020Compatibility` alone, once for each distinct combination of cell content,
 kind of oxide or sulfide, U and data sets; the result is the same number as that of its `process_entry` for each row.
 The raw energies are never touched: correction and energy are columns side by side.
 
@@ -11,7 +12,7 @@ The scheme: A. Wang et al., Sci. Rep. 11, 15496 (2021); A. Jain et al., Phys. Re
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -34,12 +35,32 @@ class Scheme(StrEnum):
     MP2020 = "MP2020"
 
 
+def hulls(functionals: Sequence[str], schemes: Sequence[str]) -> dict[str, tuple[str, Scheme]]:
+    """Name the hulls of a campaign: functional and scheme of each, by the stem of its files.
+
+    Each functional has a hull for each scheme that fits it, in the order given; MP2020 fits PBE alone, and a
+    functional that none of the schemes fits has a hull without corrections. A functional's first decides.
+    """
+    out = {}
+    for functional in functionals:
+        fitting = [Scheme(name) for name in schemes if name != Scheme.MP2020 or functional == FUNCTIONAL]
+        for scheme in fitting or [Scheme.NONE]:
+            stem = functional if scheme is Scheme.NONE else f"{functional}-{scheme.value}"
+            out[stem] = (functional, scheme)
+    return out
+
+
+def deciding(functional: str, schemes: Sequence[str]) -> str:
+    """Give the stem of the files of the hull that decides with this functional."""
+    return next(iter(hulls([functional], schemes)))
+
+
 #: Where MP2020 was fitted: the engine and the functional. Other energies can't be corrected with it.
 ENGINE, FUNCTIONAL = "vasp", "PBE"
-#: Columns of `calculations` that a correction depends on.
+#: Columns of `calculations` that corrections depend on.
 COLUMNS = (
-    "calculation_id", "functional", "software", "run_type", "hubbards", "pseudopotentials", "numbers", "cell",
-    "positions", "pbc",
+    "elements", "functional", "software", "run_type", "hubbards", "pseudopotentials", "numbers", "cell", "positions",
+    "pbc",
 )  # fmt: skip
 #: Whether an anion is corrected depends on oxidation states, which are guessed from the composition.
 _GUESSED = frozenset(NUMBERS[symbol] for symbol in ("Br", "I", "Se", "Si", "Sb", "Te", "H", "N", "F", "Cl"))
@@ -61,11 +82,12 @@ class Corrected:
 def correct(calculations: "pa.Table", scheme: Scheme) -> Corrected:
     """Give the corrections of a table with the columns `COLUMNS`, in its order.
 
-    With the scheme 'none' they are 0, without notes. Raises `TableError` when rows come from an engine that the
-    scheme was not made for.
+    With the scheme 'none' they are 0, or NaN where an element's U differs from that of the element itself, and the
+    columns `elements` and `hubbards` are enough. Raises `TableError` when rows come from an engine that the scheme
+    was not made for.
     """
     if scheme is Scheme.NONE:
-        return Corrected(np.zeros(calculations.num_rows), [""] * calculations.num_rows)
+        return _uncorrected(calculations)
     foreign = sorted(set(calculations["software"].unique().to_pylist()) - {ENGINE})
     if foreign:
         raise TableError(
@@ -81,26 +103,64 @@ def correct(calculations: "pa.Table", scheme: Scheme) -> Corrected:
     return Corrected(np.array(per_atom, dtype=float), notes)
 
 
+def _uncorrected(calculations: "pa.Table") -> Corrected:
+    """Leave out rows whose elements have another U than in their own elemental calculations."""
+    n = calculations.num_rows
+    corrected = Corrected(np.zeros(n), [""] * n)
+    if not any(chunk.items.to_numpy(zero_copy_only=False).any() for chunk in calculations["hubbards"].chunks):
+        return corrected
+    us = [dict(pairs) for pairs in calculations["hubbards"].to_pylist()]
+    elements = calculations["elements"].to_pylist()
+    alone: dict[str, float] = {}
+    for own, u in zip(elements, us, strict=True):
+        if len(own) == 1:
+            value = u.get(own[0], 0.0)
+            alone[own[0]] = min(value, alone.get(own[0], value))
+    for row, (own, u) in enumerate(zip(elements, us, strict=True)):
+        wrong = [
+            f"U of {symbol} is {u.get(symbol, 0):g} eV, that of the element {alone.get(symbol, 0):g}"
+            for symbol in own
+            if u.get(symbol, 0.0) != alone.get(symbol, 0.0)
+        ]
+        if wrong:
+            corrected.per_atom[row] = np.nan
+            corrected.notes[row] = f"incompatible: {', '.join(wrong)}"
+    return corrected
+
+
 def mp2020(row: Mapping[str, Any]) -> tuple[float | None, str]:
     """Give the MP2020 correction of one calculation in eV/atom, None where the scheme doesn't fit, and a note.
 
-    `row` has the columns `COLUMNS`. The note names what was corrected (empty: nothing to correct, as for elements
-    and alloys), or after 'incompatible' the reason. Titles of data sets are VASP's (`PAW_PBE Fe_pv 06Sep2000`) or
-    plain names (`Fe_pv`).
+    `row` has the columns `COLUMNS` but `elements`. The note names what was corrected (empty: nothing to correct, as for elements
+    and alloys), or after 'incompatible' the reason. Data sets are given by VASP's titles (`PAW_PBE Fe_pv
+    06Sep2000`), by family and name (`PBE Fe_pv (...)`), or by name (`Fe_pv`).
     """
     if row["functional"] != FUNCTIONAL:
         return None, f"incompatible: functional {row['functional']}; MP2020 is for {FUNCTIONAL}"
     counts = Counter(row["numbers"])
     hubbards = tuple(sorted((symbol, float(u)) for symbol, u in dict(row["hubbards"]).items() if u))
     names = tuple(sorted({_data_set(title) for title in row["pseudopotentials"]}))
+    strange = sorted({_family(title) for title in row["pseudopotentials"]} - _FAMILIES)
+    if strange:
+        return None, f"incompatible: data sets of {', '.join(strange)}; MP2020 was fitted with PBE"
     kinds = (_oxide_type(row, counts), _sulfide_type(row, counts))
     return _corrected(tuple(sorted(counts.items())), *kinds, row["run_type"], hubbards, names)
+
+
+#: Families of data sets that the scheme was fitted with; a title alone doesn't tell the newer ones apart.
+_FAMILIES = {"PBE", "PAW_PBE"}
 
 
 def _data_set(title: str) -> str:
     """Name of a data set: the second word of VASP's title, else the title itself."""
     words = title.split()
     return words[1] if len(words) > 1 else title
+
+
+def _family(title: str) -> str:
+    """Family of a data set: the first of several words; a name alone counts as the scheme's own family."""
+    words = title.split()
+    return words[0] if len(words) > 1 else "PBE"
 
 
 @lru_cache(maxsize=200_000)

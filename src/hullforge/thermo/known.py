@@ -3,9 +3,10 @@
 Comes in: the user's table, CSV or Parquet, with the columns `id`, `formula` and an energy in eV/atom: either
 `energy_per_atom`, total energies of the campaign's own theory, or `formation_energy_per_atom`, which only a
 campaign whose calculations are formation energies themselves can use (the engine replay). Elements have rows of
-their own; an element's lowest phase, known or computed, is its reference. A table `entries`, as `hullforge import`
-makes it, is read too: its energies without correction, of the campaign's functional. Goes out: a `Phase` a row,
-sorted by id.
+their own; an element's lowest phase, known or computed, is its reference. Where the campaign's hull is corrected, a
+column `correction_scheme` has to say so of these energies, too. A table `entries`, as `hullforge import` makes it, is
+read too: its energies of the campaign's functional, with its corrections where the hull has the same. Goes out: a
+`Phase` a row, sorted by id.
 """
 
 import csv
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from hullforge.errors import ConfigError
 from hullforge.store import tables
 from hullforge.store.structures import NUMBERS, composition_columns
@@ -22,6 +26,8 @@ from hullforge.store.structures import NUMBERS, composition_columns
 #: What ids of known phases begin with in the tables of a campaign; no calculation's does.
 PREFIX = "known:"
 TOTAL, FORMATION = "energy_per_atom", "formation_energy_per_atom"
+#: Says that the energies hold the corrections of a scheme already; absent or empty: they hold none.
+SCHEME = "correction_scheme"
 #: An element's formation energy further from zero than this is a mistake, eV/atom.
 ZERO = 1e-8
 
@@ -36,12 +42,12 @@ class Phase:
     energy_per_atom: float
 
 
-def load(path: Path, engine: str, functional: str = "") -> list[Phase]:
-    """Read the user's table for a campaign with this engine and functional ('': whichever).
+def load(path: Path, engine: str, functional: str = "", scheme: str | None = "none") -> list[Phase]:
+    """Read the user's table for a campaign with this engine, functional ('': whichever) and scheme (None: whichever).
 
     Raises `ConfigError` naming the file, the column or row, what was found and what is allowed.
     """
-    names, rows = _rows(path, engine, functional)
+    names, rows = _rows(path, engine, functional, scheme)
     given = [name for name in (TOTAL, FORMATION) if name in names]
     missing = [name for name in ("id", "formula") if name not in names]
     if missing or len(given) != 1:
@@ -54,8 +60,18 @@ def load(path: Path, engine: str, functional: str = "") -> list[Phase]:
             f"hull.known_phases: {path} gives {FORMATION}, which can't be compared with total energies of the engine"
             f" {engine}; give {TOTAL} of the campaign's own theory, the elements among them"
         )
+    if scheme not in (None, "none") and SCHEME not in names:
+        raise ConfigError(
+            f"hull.known_phases: {path} lacks the column {SCHEME}; with hull.corrections {scheme} each row has to say"
+            f" that its energy is corrected: {scheme}"
+        )
     phases: dict[str, Phase] = {}
     for number, row in enumerate(rows, start=1):
+        found = str(row.get(SCHEME) or "none")
+        if scheme is not None and found != scheme:
+            raise ConfigError(
+                f"hull.known_phases: {path}, row {number}: {SCHEME} is {found}; the campaign's hull has {scheme}"
+            )
         phase = _phase(row, given[0], f"hull.known_phases: {path}, row {number}")
         if phase.phase_id in phases:
             raise ConfigError(f"hull.known_phases: {path}, row {number}: the id {row['id']} repeats")
@@ -67,7 +83,7 @@ def load(path: Path, engine: str, functional: str = "") -> list[Phase]:
 
 def elements_of(path: Path) -> set[str]:
     """Give the elements that a table of known phases has a reference for; errors as in `load`."""
-    return {phase.elements[0] for phase in load(path, "") if len(phase.elements) == 1}
+    return {phase.elements[0] for phase in load(path, "", "", None) if len(phase.elements) == 1}
 
 
 def _phase(row: dict[str, Any], column: str, where: str) -> Phase:
@@ -103,7 +119,9 @@ def _numbers(formula: str, where: str) -> list[int]:
     return [NUMBERS[symbol] for symbol, count in parts for _ in range(int(count or 1))]
 
 
-def _rows(path: Path, engine: str, functional: str) -> tuple[list[str], list[dict[str, Any]]]:
+def _rows(
+    path: Path, engine: str, functional: str, scheme: str | None
+) -> tuple[list[str], list[dict[str, Any]]]:
     """Read columns and rows of a CSV or Parquet file, or of a table `entries`."""
     if not path.is_file():
         raise ConfigError(f"hull.known_phases: {path}: no such file")
@@ -116,7 +134,7 @@ def _rows(path: Path, engine: str, functional: str) -> tuple[list[str], list[dic
     try:
         schema = pq.read_schema(path)
         if (schema.metadata or {}).get(b"hullforge.table") == b"entries":
-            return _entries(path, engine, functional)
+            return _entries(path, engine, functional, scheme)
         table = pq.read_table(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -125,9 +143,21 @@ def _rows(path: Path, engine: str, functional: str) -> tuple[list[str], list[dic
     return table.column_names, table.to_pylist()
 
 
-def _entries(path: Path, engine: str, functional: str) -> tuple[list[str], list[dict[str, Any]]]:
+def _entries(
+    path: Path, engine: str, functional: str, scheme: str | None
+) -> tuple[list[str], list[dict[str, Any]]]:
     """Read imported entries, of one theory and with one kind of energy."""
-    names = ["id", "chemical_formula_reduced", "functional", "theory_id", TOTAL, FORMATION]
+    names = [
+        "id",
+        "chemical_formula_reduced",
+        "functional",
+        "theory_id",
+        TOTAL,
+        FORMATION,
+        "hubbards",
+        "run_type",
+    ]
+    names += ["energy_correction_per_atom", SCHEME]
     table = tables.read(path, "entries", names)
     theories = table.group_by(["functional", "theory_id"]).aggregate([([], "count_all")]).to_pylist()
     found = ", ".join(
@@ -146,5 +176,22 @@ def _entries(path: Path, engine: str, functional: str) -> tuple[list[str], list[
             f" a table of id, formula and the one that is meant"
         )
     energy = TOTAL if total or not formation else FORMATION
-    table = table.select(["id", "chemical_formula_reduced", energy]).rename_columns(["id", "formula", energy])
+    if scheme == "none" and energy == TOTAL:
+        _no_u(path, table)
+    if scheme not in (None, "none"):
+        corrected = pc.add(table[energy], table["energy_correction_per_atom"])
+        table = table.set_column(table.column_names.index(energy), energy, corrected)
+    kept = {"id": "id", "chemical_formula_reduced": "formula", energy: energy}
+    kept |= {SCHEME: SCHEME} if scheme not in (None, "none") else {}
+    table = table.select(list(kept)).rename_columns(list(kept.values()))
     return table.column_names, table.to_pylist()
+
+
+def _no_u(path: Path, table: pa.Table) -> None:
+    """Refuse entries with U: on a hull without corrections they don't compare with elements that have none."""
+    for row in table.select(["id", "hubbards", "run_type"]).to_pylist():
+        if any(u for _, u in row["hubbards"] or ()) or (row["run_type"] or "").endswith("+U"):
+            raise ConfigError(
+                f"hull.known_phases: {path}: {row['id']} was computed with a Hubbard U, whose energies don't compare with"
+                " those without on an uncorrected hull. Leave such entries out, or make the hull with MP2020"
+            )

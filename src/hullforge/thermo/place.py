@@ -5,7 +5,8 @@ decomposition and chemical potentials of each calculation), `elemental_reference
 energies are taken against) and, where phases are known beforehand, `known_phases`. Known phases are on the hull like
 calculations and may be references; they are rows of their own table, not of `hull`. Rows whose recovery touched the
 energy (`protocol_drift`) are left out; energies of two theories are never placed together. Whole columns at a time,
-for millions of calculations. Computes no corrections; it adds those that it is given.
+for millions of calculations. Which corrections are added is decided by `hullforge.thermo.corrections`; what it can't
+make comparable is a row without formation energy, with the reason.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ import pyarrow.compute as pc
 
 from hullforge.errors import TableError
 from hullforge.store import tables
+from hullforge.store.vocabulary import HullStatus
+from hullforge.thermo import corrections
 from hullforge.thermo import known as known_phases
 from hullforge.thermo.build import build, with_id_called
 from hullforge.thermo.formulas import PROBLEMS, parse
@@ -40,25 +43,33 @@ def run(
     references: Path,
     known: Path | None = None,
     engine: str = "",
+    scheme: str = "none",
 ) -> None:
     """Place all calculations of `functional` and write the tables `hull` to `out` and its references.
 
     `known` is the user's table of known phases for a campaign with `engine`; they are placed too, and written
-    beside `out` as `known_beside` says. Raises `TableError` when the calculations are of more than one theory, an
-    id repeats, or an energy isn't finite, and `ConfigError` for a table of known phases that can't be used.
+    beside `out` as `known_beside` says. `scheme` corrects energies before they are placed. Raises
+    `TableError` when the calculations are of more than one theory, an id repeats, or an energy isn't finite, and `ConfigError` for a table of known phases that can't be used.
     """
+    columns = columns_of(corrections.Scheme(scheme))
     rows = pa.concat_tables(
         [
-            _bare(tables.empty("calculations").select(COPIED)),
-            *(_undrifted(p, functional) for p in calculations),
+            _bare(tables.empty("calculations").select(columns)),
+            *(_undrifted(p, functional, columns) for p in calculations),
         ]
     )
-    phases = known_phases.load(known, engine, functional) if known is not None else []
-    placement = placed(rows, round_, phases, functional)
+    phases = known_phases.load(known, engine, functional, scheme) if known is not None else []
+    placement = placed(rows, round_, phases, functional, corrections.Scheme(scheme))
     tables.write(references, "elemental_references", placement.references)
     if known is not None:
         tables.write(known_beside(out), "known_phases", placement.known)
     tables.write(out, "hull", placement.hull)
+
+
+def columns_of(scheme: corrections.Scheme) -> list[str]:
+    """Columns of `calculations` that placing needs with this correction scheme."""
+    needed = ("elements", "hubbards") if scheme is corrections.Scheme.NONE else corrections.COLUMNS
+    return list(dict.fromkeys([*COPIED, *needed]))
 
 
 def known_beside(hull: Path) -> Path:
@@ -80,14 +91,13 @@ def placed(
     round_: int,
     known: Sequence[Phase] = (),
     functional: str = "",
-    scheme: str = "none",
-    correction: Floats | None = None,
+    scheme: corrections.Scheme = corrections.Scheme.NONE,
 ) -> Placed:
     """Place N calculations of one functional, and known phases, on their common hull.
 
-    `calculations` has the columns `COPIED`, energies in eV/atom; `correction` (N,) in eV/atom, of the scheme `scheme`,
-    is added to them before they are placed, while the column `energy_per_atom` stays as it was. Known phases are
-    taken as they are. `functional` labels references that are known phases. Raises `TableError` as `run` does.
+    `calculations` has the columns of `columns_of`, energies in eV/atom; the corrections of `scheme` are added to
+    them before they are placed, while the column `energy_per_atom` stays as it was. What the scheme doesn't fit takes
+    no part. Known phases are taken as they are. `functional` labels references that are known phases. Raises `TableError` as `run` does.
     """
     theories = sorted(pc.unique(calculations["theory_id"]).to_pylist())
     if len(theories) > 1:
@@ -95,9 +105,14 @@ def placed(
             f"calculations of one functional come from {len(theories)} theories ({', '.join(theories)}); their energies"
             " don't compare. Give each its own campaign, or compute the older ones again"
         )
+    corrected = corrections.correct(calculations, scheme)
+    everything = calculations.append_column("energy_correction_per_atom", pa.array(corrected.per_atom))
+    everything = everything.append_column("correction_note", pa.array(corrected.notes, pa.string()))
+    fits = ~np.isnan(corrected.per_atom)
+    calculations, left_out = everything.filter(pa.array(fits)), everything.filter(pa.array(~fits))
     phases = _as_table(known, functional, theories[0] if theories else "")
     shared = pa.concat_tables([_bare(calculations.select(phases.column_names)), phases])
-    added = np.zeros(len(shared)) if correction is None else np.append(correction, np.zeros(len(phases)))
+    added = np.append(corrected.per_atom[fits], np.zeros(len(phases)))
     energies = pc.add(shared["energy_per_atom"], pa.array(added))
     built = build(
         pa.table(
@@ -110,19 +125,23 @@ def placed(
     )
     chosen = pc.index_in(built.references["id"], shared["calculation_id"])
     references = shared.take(chosen).append_column("element", built.references["element"])
+    references = references.append_column("correction_scheme", pa.repeat(scheme.value, len(references)))
     computed = built.rows < len(calculations)
     version = pa.scalar(round_, pa.int16())
 
     results = built.entries.filter(pa.array(computed))
-    hull = calculations.select(COPIED).take(pa.array(built.rows[computed]))
-    constants = {"correction_scheme": pa.scalar(scheme), "hull_version": version}
-    for name, value in constants.items():
-        hull = hull.append_column(name, pa.repeat(value, len(hull)))
+    copied = [*COPIED, "energy_correction_per_atom", "correction_note"]
+    hull = calculations.select(copied).take(pa.array(built.rows[computed]))
     for name in _RESULTS:
         column = results[name]
         hull = hull.append_column(
             name, with_id_called(column, "calculation_id") if name == "decomposition" else column
         )
+
+    if len(left_out):
+        hull = pa.concat_tables([_bare(hull), _bare(_unplaced(left_out.select(copied), hull.schema))])
+    for name, value in {"correction_scheme": pa.scalar(scheme.value), "hull_version": version}.items():
+        hull = hull.append_column(name, pa.repeat(value, len(hull)))
 
     results = built.entries.filter(pa.array(~computed))
     placed_phases = shared.take(pa.array(built.rows[~computed]))
@@ -140,6 +159,24 @@ def placed(
 _RESULTS = (
     "formation_energy_per_atom", "e_above_hull", "is_on_hull", "hull_status", "decomposition", "chemical_potentials",
 )  # fmt: skip
+
+
+def _unplaced(rows: pa.Table, like: pa.Schema) -> pa.Table:
+    """Give rows that take no part in the hull the columns of results that it has for the others."""
+    nothing = pa.nulls(len(rows), pa.float64())
+    columns = {
+        "energy_correction_per_atom": nothing,
+        "formation_energy_per_atom": nothing,
+        "e_above_hull": nothing,
+        "is_on_hull": pa.array(np.zeros(len(rows), dtype=bool)),
+        "hull_status": pa.repeat(HullStatus.INCOMPATIBLE.value, len(rows)),
+        "decomposition": pa.array([[] for _ in range(len(rows))], like.field("decomposition").type),
+        "chemical_potentials": pa.nulls(len(rows), like.field("chemical_potentials").type),
+    }
+    return pa.table(
+        [columns.get(name, rows[name] if name in rows.column_names else None) for name in like.names],
+        names=like.names,
+    )
 
 
 def _as_table(phases: Sequence[Phase], functional: str, theory: str) -> pa.Table:
@@ -205,12 +242,12 @@ def atomic_fractions(formulas: Sequence[str], elements: Sequence[str]) -> Floats
     return out[parsed.code]
 
 
-def _undrifted(path: Path, functional: str) -> pa.Table:
-    table = tables.read(path, "calculations", [*COPIED, "protocol_drift"])
+def _undrifted(path: Path, functional: str, columns: list[str]) -> pa.Table:
+    table = tables.read(path, "calculations", [*columns, "protocol_drift"])
     keep = pc.and_(
         pc.equal(table["functional"], functional), pc.equal(pc.list_value_length(table["protocol_drift"]), 0)
     )
-    return _bare(table.filter(keep).select(list(COPIED)))
+    return _bare(table.filter(keep).select(columns))
 
 
 def _bare(table: pa.Table) -> pa.Table:
