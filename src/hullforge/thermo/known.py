@@ -146,7 +146,7 @@ def _rows(
 def _entries(
     path: Path, engine: str, functional: str, scheme: str | None
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Read imported entries, of one theory and with one kind of energy."""
+    """Read imported entries, with one kind of energy and of one theory; what a scheme corrects may be of several."""
     names = [
         "id",
         "chemical_formula_reduced",
@@ -164,7 +164,8 @@ def _entries(
         f"{row['count_all']} of {row['functional']} ({row['theory_id']})"
         for row in sorted(theories, key=lambda row: (row["functional"], row["theory_id"]))
     )
-    if len(theories) > 1 or (functional and {row["functional"] for row in theories} - {functional}):
+    mixed = len(theories) > 1 and scheme in (None, "none")
+    if mixed or (functional and {row["functional"] for row in theories} - {functional}):
         raise ConfigError(
             f"hull.known_phases: {path} holds entries {found}; needed are those of one theory, which is the campaign's own"
             f"{f': {functional}' if functional else ''}. Keep the rows of one theory"

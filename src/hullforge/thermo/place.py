@@ -48,8 +48,9 @@ def run(
     """Place all calculations of `functional` and write the tables `hull` to `out` and its references.
 
     `known` is the user's table of known phases for a campaign with `engine`; they are placed too, and written
-    beside `out` as `known_beside` says. `scheme` corrects energies before they are placed. Raises
-    `TableError` when the calculations are of more than one theory, an id repeats, or an energy isn't finite, and `ConfigError` for a table of known phases that can't be used.
+    beside `out` as `known_beside` says. `scheme` corrects energies before they are placed. Raises `TableError` when
+    the calculations are of more than one theory, an id repeats, or an energy isn't finite, and `ConfigError` for a
+    table of known phases that can't be used.
     """
     columns = columns_of(corrections.Scheme(scheme))
     rows = pa.concat_tables(
