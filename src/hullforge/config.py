@@ -5,28 +5,16 @@ holds only what the stage's result depends on; that narrow slice is what the rul
 one key reruns only what uses it. This module computes nothing and imports neither torch nor pymatgen.
 """
 
-import difflib
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hullforge.errors import ConfigError
+from hullforge.sections import Section as Section
+from hullforge.sections import validated as validated
 from hullforge.store.structures import NUMBERS
 
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values don't change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def to_json(self) -> str:
-        """Give the section as canonical JSON, the form in which rules hand it to the command line."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
-
-AnySection = TypeVar("AnySection", bound=Section)
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -580,41 +568,3 @@ def load(data: dict[str, Any] | str | Path) -> Campaign:
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: a mapping of keys to values was expected, found {type(data).__name__}")
     return validated(Campaign, data, where)
-
-
-def validated(model: type[AnySection], data: dict[str, Any], where: str) -> AnySection:
-    """Validate `data` as `model`; raises `ConfigError` with one line per offending key."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        lines = [f"{where}: {_explain(model, problem)}" for problem in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
-
-
-def _explain(model: type[BaseModel], problem: Any) -> str:
-    """One sentence about one problem: the key, what was found, what is allowed."""
-    key = ".".join(str(part) for part in problem["loc"]) or "(whole)"
-    if problem["type"] == "extra_forbidden":
-        allowed = _keys_at(model, problem["loc"][:-1])
-        close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        return f"unknown key '{key}'{hint} Allowed here: {', '.join(allowed)}"
-    if problem["type"] == "missing":
-        return f"key '{key}' is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
-    return f"key '{key}': {message}{found}"
-
-
-def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Names of the keys that the model allows at `path`."""
-    for part in path:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *get_args(annotation)]
-        inner = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        if inner is None:
-            return []
-        model = inner
-    return sorted(model.model_fields)

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 SOURCE = ROOT / "src" / "hullforge"
-GROUND = {"config", "errors", "store"}
+GROUND = {"config", "errors", "sections", "store"}
 ALLOWED = {
     "store": {"errors", "store"},
     "crystals": GROUND | {"crystals"},
