@@ -83,5 +83,5 @@ class VaspEngine(VaspFiles):
         return vasp_inputs.settings(functional, step, geometry, protocol, hubbards)
 
     def known(self, candidate_id: str, config: EngineConfig) -> dict[str, Any]:  # noqa: ARG002
-        """Nothing: this engine computes."""
-        return {}
+        """Give the version that VASP's output must name."""
+        return {"version": config.version}

@@ -26,6 +26,7 @@ from hullforge.dft.step import (
     read_result,
     write_result,
 )
+from hullforge.errors import EngineError
 from hullforge.store import atomic
 from hullforge.store.vocabulary import FailureReason
 
@@ -116,9 +117,7 @@ class VaspFiles(OwnFiles):
         cores = run.execution.cores_per_calculation
         if run.execution.parallel == "none" or cores == 1:
             return {}
-        grid = step.physics["kpoints"]
-        # Without symmetry, k and -k are the same.
-        points = int(np.prod(grid)) // 2 + 1 if grid else 1
+        points = vasp_inputs.irreducible_kpoints(step)
         return vasp_inputs.parallel_tags(cores, points, step.numerics.get("NBANDS"))
 
     def amend(self, folder: Path, step: StepInput, changes: dict[str, Any], restart: Restart) -> None:
@@ -137,7 +136,10 @@ class VaspFiles(OwnFiles):
                 (folder / name).unlink(missing_ok=True)
 
     def collect(self, folder: Path) -> None:
-        """Parse what VASP left. Without a whole output there are frames, but no result."""
+        """Parse what VASP left. Without a whole output there are frames, but no result.
+
+        Raises `EngineError` when another VASP ran than the one that the results are labelled with.
+        """
         from hullforge.dft.engines import vasp_parse
 
         try:
@@ -150,6 +152,7 @@ class VaspFiles(OwnFiles):
                 )
             return
         step = read_input(folder)
+        _check_version(found.version, step.physics.get("version", ""))
         order = vasp_inputs.site_order(step.geometry.numbers)
         if tuple(step.geometry.numbers[i] for i in order) != tuple(found.numbers):
             message = "the atoms of VASP's output are not those of the step"
@@ -207,6 +210,16 @@ class VaspFiles(OwnFiles):
         """Write STOPCAR, which VASP reads after each ionic step."""
         (folder / "STOPCAR").write_text("LSTOP = .TRUE.\n")
         return True
+
+
+def _check_version(found: str, wanted: str) -> None:
+    """Raise `EngineError` when VASP's output names another version than the campaign's `engine.version`."""
+    name = (found.split() or [""])[0]
+    if name and wanted and name != wanted and not name.startswith(f"{wanted}."):
+        raise EngineError(
+            f"engine vasp: VASP {name} has run, but engine.version says '{wanted}'; energies of two versions don't mix: set"
+            f" engine.version to {name}, or execution.command to VASP {wanted}"
+        )
 
 
 def frames_of(found: "Run", step: StepInput, order: list[int]) -> list[Frame]:
