@@ -76,6 +76,9 @@ def test_aluminium_is_a_metal(tmp_path):
     # Free electrons at three per atom: 0.39 states/eV.
     assert 0.2 < result.dos_at_fermi < 0.7
     assert result.total_magnetization == 0
+    # Smearing lowers the free energy, and half of that is taken back in the energy at zero smearing.
+    assert 0.001 < result.final.energy - result.final.free_energy < 0.1
+    assert result.final.electronic_converged
 
 
 def test_scan_converges_for_aluminium_where_the_default_mixer_fails(tmp_path):

@@ -371,6 +371,52 @@ def test_a_hull_is_made_of_one_of_the_theories(root, capsys):
     assert "1 entries placed, 1 of them on the hull" in capsys.readouterr().out
 
 
+def test_a_folder_that_cannot_be_opened_is_named(root, monkeypatch):
+    put(root / "good", LI)
+    put(root / "shut", SI)
+    walk = vasp.os.walk
+
+    def deny(top, onerror):
+        for folder, below, files in walk(top):
+            if folder.endswith("shut"):
+                onerror(PermissionError(13, "Permission denied", folder))
+            else:
+                yield folder, below, files
+
+    monkeypatch.setattr(vasp.os, "walk", deny)
+    assert refusals(root) == {"runs/shut": "unreadable"}
+
+
+def test_a_defect_of_the_reader_costs_one_run_and_is_told(root, monkeypatch):
+    put(root / "a", LI)
+    put(root / "b", SI)
+    real = vasp_runs.theory_of
+    monkeypatch.setattr(vasp_runs, "theory_of", lambda run: real(run) if len(run.numbers) == 1 else 1 / 0)
+    out, summary = imported(root)
+    assert summary.calculations == 1
+    (row,) = rows(out, "refusals")
+    assert row["message"] == "can't be read: ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize("file", ["vasprun.xml", "OUTCAR"])
+def test_a_file_that_lost_or_repeats_a_piece_never_gives_another_energy(file, tmp_path):
+    texts = {name: text_of(name, file) for name in ("Li-relaxation", "Si-relaxation")}
+    energies = {name: vasp_runs.read_folder(DATA / name, name)[0].energy for name in texts}
+    rng = np.random.default_rng(5)
+    outcomes = set()
+    for number in range(60):
+        name, text = list(texts.items())[number % 2]
+        begin = int(rng.integers(len(text)))
+        end = begin + int(rng.choice([300, 5000, 50_000]))
+        damaged = text[:end] + text[begin:] if number % 3 else text[:begin] + text[end:]
+        put(tmp_path, damaged, file)
+        for one in vasp_runs.read_folder(tmp_path, "x"):
+            outcomes.add("good" if one.calculation else "bad")
+            if one.calculation:
+                assert one.energy == pytest.approx(energies[name], abs=2e-6), (begin, end)
+    assert outcomes == {"good", "bad"}
+
+
 def test_roots_without_runs_are_errors(root, tmp_path):
     root.mkdir()
     with pytest.raises(TableError, match=r"no vasprun\.xml and no OUTCAR"):

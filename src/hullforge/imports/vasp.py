@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from hullforge.errors import TableError
-from hullforge.imports.vasp_runs import Theory, Told, read_folder, suffixes_of
+from hullforge.imports.vasp_runs import Theory, Told, read_folder, suffixes_of, unreadable
 from hullforge.store import ids, tables
 from hullforge.store.vocabulary import FailureReason, RunRefusal
 
@@ -71,12 +71,13 @@ def run(roots: Sequence[Path], out: Path, *, workers: int = 1, progress: bool = 
         TableError: a root is no folder, holds no run of VASP, or two roots would give their runs the same names.
 
     """
-    folders = list(_folders(roots))
+    closed: list[Told] = []
+    folders = list(_folders(roots, closed))
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".pieces-") as scratch:
         pieces = [folders[i : i + PIECE] for i in range(0, len(folders), PIECE)]
         paths = [Path(scratch) / f"{number:06d}" for number in range(len(pieces))]
-        told: list[Told] = []
+        told = closed
         with tqdm(total=len(folders), unit="folders", disable=None if progress else True) as bar:
             for piece, found in zip(pieces, _read_all(pieces, paths, workers), strict=True):
                 told += found
@@ -85,8 +86,11 @@ def run(roots: Sequence[Path], out: Path, *, workers: int = 1, progress: bool = 
         return _write(paths, told, settled, out)
 
 
-def _folders(roots: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """Give each folder that holds a run, with its name: the root's, and the way from there; in the order of names."""
+def _folders(roots: Sequence[Path], closed: list[Told]) -> Iterator[tuple[Path, str]]:
+    """Give each folder that holds a run, with its name: the root's, and the way from there; in the order of names.
+
+    Folders that can't be opened become refusals in `closed`.
+    """
     names = [root.resolve().name for root in roots]
     for root, name in zip(roots, names, strict=True):
         if not root.is_dir():
@@ -96,12 +100,19 @@ def _folders(roots: Sequence[Path]) -> Iterator[tuple[Path, str]]:
                 f"two folders are called {name}, and so would be their runs: give their parent instead"
             )
         found = False
-        for folder, below, files in os.walk(root, followlinks=False):
+
+        def called(folder: str, root: Path = root, name: str = name) -> str:
+            way = Path(folder).relative_to(root).as_posix()
+            return name if way == "." else f"{name}/{way}"
+
+        def shut(error: OSError, called: Callable[[str], str] = called) -> None:
+            closed.append(unreadable(called(error.filename), error))
+
+        for folder, below, files in os.walk(root, onerror=shut):
             below.sort()
             if suffixes_of(files):
                 found = True
-                way = Path(folder).relative_to(root).as_posix()
-                yield Path(folder), name if way == "." else f"{name}/{way}"
+                yield Path(folder), called(folder)
         if not found:
             raise TableError(f"{root}: no vasprun.xml and no OUTCAR, compressed or not, lies anywhere below")
 

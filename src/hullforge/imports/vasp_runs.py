@@ -80,7 +80,18 @@ def suffixes_of(names: Sequence[str]) -> list[str]:
 
 
 def read_folder(folder: Path, name: str) -> list[Told]:
-    """Read all runs of `folder`, called `name`; runs that go on where the one before ended are one calculation."""
+    """Read all runs of `folder`, called `name`; whatever can't be read is a refusal and stops nothing."""
+    try:
+        return _read_folder(folder, name)
+    except OSError as error:
+        return [unreadable(name, error)]
+    # Foreign files hold anything; what nobody thought of must not cost the other hundred thousand runs.
+    except Exception as error:  # noqa: BLE001
+        return [_refused(name, "", RunRefusal.FOREIGN, f"can't be read: {type(error).__name__}: {error}")]
+
+
+def _read_folder(folder: Path, name: str) -> list[Told]:
+    """Read a folder; runs that go on where the one before ended are one calculation."""
     chains: list[list[tuple[str, Run]]] = []
     told: list[Told] = []
     image = _is_image(folder)
@@ -119,11 +130,17 @@ def _refused(name: str, step: str, reason: RunRefusal, message: str) -> Told:
     return Told(key=f"{name}#{step}", refusal=row)
 
 
+def unreadable(name: str, error: OSError) -> Told:
+    """Give the refusal of a folder that can't be opened."""
+    return _refused(name, "", RunRefusal.UNREADABLE, error.strerror or type(error).__name__)
+
+
 def why_refused(run: Run) -> tuple[RunRefusal, str] | None:
     """Tell why a run can be neither a calculation nor a failure; None when it can."""
     incar, parameters = run.incar, run.parameters
     if not run.complete:
-        return RunRefusal.TRUNCATED, f"{run.source}: {run.problem}; {len(run.steps)} whole ionic steps before"
+        reason = RunRefusal.TRUNCATED if run.problem.startswith("truncated") else RunRefusal.FOREIGN
+        return reason, f"{run.source}: {run.problem}; {len(run.steps)} whole ionic steps before"
     kind = _other_kind(incar, parameters)
     if kind:
         return RunRefusal.NOT_A_MINIMUM, kind

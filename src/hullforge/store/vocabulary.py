@@ -86,6 +86,7 @@ class RunRefusal(Described):
     """Why a run that was found in a folder is neither a calculation nor a failure."""
 
     FOREIGN = "foreign", "the file is not VASP's, is damaged, or holds nothing that was computed"
+    UNREADABLE = "unreadable", "the folder or the file can't be opened"
     TRUNCATED = "truncated", "the file ends early: the run was killed, or the copy is not whole"
     NO_ENERGY = "no_energy", "the run is whole and has no ionic step with an energy"
     THEORY_UNKNOWN = (

@@ -131,6 +131,7 @@ def _run(path: Path, text: bytes, problem: str, words: Words) -> Run:
         tail = blocks[number + 1][:2000]
         step = _step(block, tail, len(numbers), parameters)
         if step is None:
+            problem = problem or f"damaged: ionic step {number} is not whole"
             break
         missed = number in words.electronic_misses
         moments = words.magmoms.get(number) if parameters.get("ISPIN") == 2 else None

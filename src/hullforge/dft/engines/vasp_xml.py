@@ -126,7 +126,9 @@ def _run(path: Path, data: bytes, header: bytes, problem: str) -> Run:
     parameters = _parameters(_element(header, "parameters"))
     numbers, types = _atoms(_element(header, "atominfo"))
     start = _structure(header, header.index(b'<structure name="initialpos"'), len(numbers))
-    steps = _steps(data, len(numbers), parameters, incar)
+    steps, lost = _steps(data, len(numbers), parameters, incar)
+    if steps and lost and not problem:
+        problem = f"damaged: {lost} of {lost + len(steps)} ionic steps have no energy or no geometry"
     valences = sum(count * valence for count, valence, _ in types)
     eigenvalues = _last_block(data, b"eigenvalues")
     efermi, at_fermi = _density(_last_block(data, b"dos"))
@@ -252,19 +254,21 @@ def _energies(block: bytes) -> dict[bytes, float]:
 
 def _steps(
     data: bytes, n_atoms: int, parameters: Mapping[str, Any], incar: Mapping[str, Any]
-) -> list[IonicStep]:
-    """Give the whole ionic steps: those without an energy or a structure of their own are no such steps."""
-    steps = []
+) -> tuple[list[IonicStep], int]:
+    """Give the whole ionic steps, and how many there are without an energy or a structure of their own."""
+    steps, lost = [], 0
     at = data.find(b"<calculation>")
     while at >= 0:
         end = data.find(b"</calculation>", at)
         if end < 0:
             break
         step = _step(data[at:end], n_atoms, parameters, incar)
-        if step is not None:
+        if step is None:
+            lost += 1
+        else:
             steps.append(step)
         at = data.find(b"<calculation>", end)
-    return steps
+    return steps, lost
 
 
 def _step(
