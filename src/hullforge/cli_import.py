@@ -162,8 +162,11 @@ def _mp(a: argparse.Namespace) -> int:
 
 def _load(importer: Any, a: argparse.Namespace) -> int:
     """Import, print what became of the rows; 1 when no row could be used."""
+    from hullforge.errors import TableError
     from hullforge.imports import load
 
+    if a.out.suffix.lower() != ".parquet":
+        raise TableError(f"--out {a.out}: the table of entries is a .parquet file")
     said = load.Said(a.functional, a.correction_scheme, a.source, a.software)
     summary = load.run(importer, a.sources, said, a.out)
     print(f"{a.out}: " + "\n".join(summary.lines()))

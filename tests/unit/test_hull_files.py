@@ -266,6 +266,18 @@ def test_columns_are_mapped_and_rows_without_ids_are_numbered(tmp_path, capsys):
         write(tmp_path / "x.json", placed)
 
 
+def test_numbers_that_two_files_give_their_rows_are_each_files_own(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("id,formula,energy_per_atom\n1,Li,-1.9\n2,O2,-4.9\n")
+    (tmp_path / "b.csv").write_text("id,formula,energy_per_atom\n1,Na,-1.3\n2,Na2O,-4.0\n")
+    code, out, _ = run(capsys, tmp_path / "a.csv", tmp_path / "b.csv")
+    assert (code, "refused" in out) == (0, False)
+    placed = answer([tmp_path / "a.csv", tmp_path / "b.csv"], [], Wish()).placed
+    assert placed["id"].to_pylist() == ["a.csv:1", "a.csv:2", "b.csv:1", "b.csv:2"]
+    (tmp_path / "b.csv").write_text("id,formula,energy_per_atom\n3,Na,-1.3\n4,Na2O,-4.0\n")
+    placed = answer([tmp_path / "a.csv", tmp_path / "b.csv"], [], Wish()).placed
+    assert placed["id"].to_pylist() == ["1", "2", "3", "4"]
+
+
 def commands_of(page):
     """The commands of a page: code between single quotes of Markdown, and lines of code blocks."""
     text = (ROOT / page).read_text()

@@ -127,16 +127,25 @@ class Read:
 def read(paths: Iterable[str | Path], columns: Columns | None = None) -> Read:
     """Read files; `columns` say what CSV, Parquet and extended XYZ call what.
 
-    Raises `TableError` for a file that as a whole can't be read.
+    Ids that several CSV or extended XYZ files have are each file's own: there the file's name stands before all ids of
+    these files. Raises `TableError` for a file that as a whole can't be read.
     """
     parts: list[pa.Table] = []
+    numbered: dict[int, str] = {}
     refused: list[Refusal] = []
     count: dict[str, int] = {}
     for path in map(Path, paths):
         rows, bad = _reader(path)(path, columns or Columns())
+        if {".csv", ".extxyz", ".xyz"} & {suffix.lower() for suffix in path.suffixes}:
+            numbered[len(parts)] = path.name
         parts.append(rows.select(LIGHT.names).cast(LIGHT))
         refused += bad
         count[str(path)] = count.get(str(path), 0) + rows.num_rows
+    ids = [pc.unique(parts[part]["id"]) for part in numbered]
+    if len(ids) > 1 and len(pc.unique(pa.chunked_array(ids))) < sum(map(len, ids)):
+        for part, name in numbered.items():
+            own = pc.binary_join_element_wise(name, parts[part]["id"], ":")
+            parts[part] = parts[part].set_column(0, LIGHT.field("id"), own)
     return Read(pa.concat_tables(parts) if parts else LIGHT.empty_table(), refused, count)
 
 

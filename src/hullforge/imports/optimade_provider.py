@@ -5,7 +5,9 @@ provider gives them. Energies have no names in the standard: each provider prefi
 says what they are called.
 """
 
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +57,7 @@ PRESETS = {
         },
     ),
 }
+_LONG = 300  # characters of a provider's error that are printed
 _STANDARD = ("chemical_formula_reduced", "nsites", *STRUCTURE)
 
 
@@ -114,17 +117,21 @@ def _structures(address: str, filter_: str, fields: list[str], page: int | None)
     client = OptimadeClient(base_urls=[address], use_async=False, silent=True)
     following, seen = None, set()
     while True:
-        (answer,) = client.get_one(
-            "structures",
-            filter_,
-            address,
-            response_fields=fields,
-            page_limit=page,
-            paginate=False,
-            override_url=following,
-        ).values()
+        with redirect_stderr(io.StringIO()):  # errors come back in the answer, and are raised here once
+            (answer,) = client.get_one(
+                "structures",
+                filter_,
+                address,
+                response_fields=fields,
+                page_limit=page,
+                paginate=False,
+                override_url=following,
+            ).values()
         if answer.errors:
-            raise TableError(f"{address}: the provider answers {'; '.join(map(str, answer.errors))}")
+            text = "; ".join(map(str, answer.errors))
+            raise TableError(
+                f"{address}: the provider answers {text if len(text) < _LONG else text[:_LONG] + ' ...'}"
+            )
         yield from answer.data
         following = answer.links.get("next")
         if isinstance(following, dict):
