@@ -347,6 +347,12 @@ class Training(Section):
         0.05, description="share of records that choose the epoch and calibrate the uncertainty, by a hash"
     )
     test_share: Share = Field(0.05, description="share of records that are only tested on, by a hash")
+    calibration_folds: int = Field(
+        0,
+        ge=0,
+        description="without validation records: so many more ensembles each leave out a part, and what they say of it"
+        " calibrates the uncertainty; 0: not calibrated",
+    )
     split_by: Literal["structure", "composition", "prototype"] = Field(
         "structure", description="what is hashed: records that agree in it lie on one side of the split"
     )
@@ -363,6 +369,12 @@ class Training(Section):
             raise ValueError(
                 f"training.validation_share and test_share leave {1 - self.validation_share - self.test_share:.2g}"
                 " of the records to train on; at least 0.1 must be left"
+            )
+        if self.calibration_folds == 1:
+            raise ValueError("training.calibration_folds: 1 leaves nothing to train on; give 0, or 2 or more")
+        if self.calibration_folds and self.validation_share:
+            raise ValueError(
+                "training.calibration_folds and validation_share both calibrate the uncertainty; set one of them to 0"
             )
         return self
 

@@ -1,5 +1,6 @@
 """Training: it learns, it repeats, it does not mind few records, and its file says when it is broken."""
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -299,6 +300,50 @@ def test_uncertainty_is_calibrated_by_the_validation_records():
     predicted = train.predict(screener, table, records)
     z = (predicted.energy - records.target) / predicted.uncertainty
     assert np.square(z).mean() == pytest.approx(1, rel=0.15)
+
+
+def test_few_records_calibrate_by_cross_validation_and_all_of_them_train(tmp_path):
+    files = campaign(tmp_path)
+    few = {"epochs": 20, "ensemble": 1, "validation_share": 0.0, "test_share": 0.0}
+    train.run(settings(**few), **files, out=tmp_path / "plain")
+    train.run(
+        settings(**few, calibration_folds=3), **files, out=tmp_path / "crossed", checkpoint=tmp_path / "state"
+    )
+    plain, crossed = metrics_of(tmp_path / "plain"), metrics_of(tmp_path / "crossed")
+    assert plain["temperature"] == 1.0
+    assert any("not calibrated" in note for note in plain["notes"])
+    assert not any("not calibrated" in note for note in crossed["notes"])
+    assert crossed["n_train"] == plain["n_train"] == 32
+    # The networks are those that train without it; only the factor on the uncertainty differs.
+    before, after = (model.load(tmp_path / name / "model.pt") for name in ("plain", "crossed"))
+    assert after.temperature == crossed["temperature"] != 1.0
+    for name, value in before.members[0].state_dict().items():
+        assert torch.equal(value, after.members[0].state_dict()[name])
+    assert crossed["cross_validation"]["n"] == 32
+    assert crossed["cross_validation"]["mae"] > crossed["train"]["mae"]
+    assert not list(tmp_path.glob("state*"))
+
+
+def test_what_is_left_out_of_a_fold_is_not_learned_by_it(tmp_path):
+    files = campaign(tmp_path)
+    records, _ = data.load(prototypes(), files["calculations"], files["hull"], 8.0)
+    part = data.folds(records, prototypes(), 3, "structure", 3)
+    assert set(part) == {0, 1, 2}
+    few = data.folds(records.take(np.arange(5, len(records))), prototypes(), 3, "structure", 3)
+    assert (few == part[5:]).all()
+    training = Training(epochs=5, ensemble=1, validation_share=0, test_share=0, calibration_folds=3)
+    table = model.GraphTable(prototypes())
+    told = train.cross_validated(table, records, part, training, 3)
+    # A record that is moved far off changes what is said of others, never what is said of itself.
+    target = records.target.copy()
+    target[np.flatnonzero(part == 0)[0]] += 5
+    changed = train.cross_validated(table, dataclasses.replace(records, target=target), part, training, 3)
+    same = told.energy == changed.energy
+    n_first = int((part == 0).sum())
+    assert same[:n_first].all()
+    assert not same[n_first:].any()
+    z = (told.energy - told.target) / (told.temperature * told.uncertainty)
+    assert np.square(z).mean() == pytest.approx(1, rel=0.3)
 
 
 def killed_after(monkeypatch, epochs: int) -> None:

@@ -206,6 +206,14 @@ def split(
     return records.take(~validation & ~test), records.take(validation), records.take(test)
 
 
+def folds(
+    records: Records, prototypes: Sequence[Prototype], number: int, by: SplitBy, seed: int
+) -> NDArray[np.int64]:
+    """Assign each record to one of `number` parts (N,), by the hash of `split`, which new records don't change."""
+    draw = draws.uniform(seed, f"fold/{by}", _keys(records, prototypes, by))
+    return (draw * number).astype(np.int64)
+
+
 def _keys(records: Records, prototypes: Sequence[Prototype], by: SplitBy) -> NDArray[np.int64]:
     """Give what is hashed of each record, as integers (N, k) that do not depend on which other records there are."""
     name = np.array([draws.key(p.prototype_id) for p in prototypes], dtype=np.int64)

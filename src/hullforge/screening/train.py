@@ -32,6 +32,7 @@ from hullforge.screening.graphs import GraphTable
 from hullforge.screening.model import LOG_STD_LIMITS, Landmarks, Normalisation, Prediction, Screener, threads
 from hullforge.screening.network import PRESETS, Arguments, Network
 from hullforge.store.atomic import write_bytes, write_json
+from hullforge.store.structures import NUMBERS
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +74,22 @@ def run(
     training = settings.training
     known = crystal_prototypes.load(prototypes)
     records, dropped = data.load(known, calculations, hull, training.max_target, training.target)
-    parts = data.split(
+    train, validation, test = data.split(
         records, known, training.validation_share, training.test_share, training.split_by, settings.seed
     )
-    train, validation, test = parts
     table = GraphTable(known)
     # One thread: sums are then added in one order, whatever machine part the scheduler gave.
     with threads(1):
         start = None if previous is None else model.load(Path(previous) / "model.pt")
         screener, history = fit(table, train, validation, training, settings.seed, start, checkpoint)
+        crossed = None
+        if training.calibration_folds:
+            parts = data.folds(train, known, training.calibration_folds, training.split_by, settings.seed)
+            crossed = cross_validated(table, train, parts, training, settings.seed, checkpoint)
+            screener.temperature = crossed.temperature
         report = evaluate(screener, table, {"train": train, "validation": validation, "test": test})
     report |= {
+        "cross_validation": None if crossed is None else crossed.report(),
         "preset": training.preset,
         "target": training.target,
         "ensemble": training.ensemble,
@@ -93,20 +99,21 @@ def run(
         "dropped": asdict(dropped),
         "seen_elements": screener.seen,
         "unseen_elements": [symbol for symbol in settings.elements if symbol not in screener.seen],
-        "notes": _notes(len(train), len(validation)),
+        "notes": _notes(len(train), len(validation), 0 if crossed is None else len(crossed.target)),
     }
     screener.move(torch.device("cpu")).save(Path(out) / "model.pt")
     write_json(Path(out) / "metrics.json", report)
     if checkpoint is not None:
-        Path(checkpoint).unlink(missing_ok=True)
+        for path in (checkpoint, *_fold_checkpoints(checkpoint, training.calibration_folds)):
+            Path(path).unlink(missing_ok=True)
 
 
-def _notes(n_train: int, n_validation: int) -> list[str]:
+def _notes(n_train: int, n_validation: int, n_crossed: int) -> list[str]:
     """Say in words what few records did not allow."""
     notes = []
     if n_train == 0:
         notes.append("no record to train on: the networks are untrained and every prediction is a guess")
-    if n_validation == 0:
+    if n_validation == 0 and n_crossed == 0:
         notes.append("no validation record: the uncertainty is not calibrated (temperature 1)")
     if n_validation < EARLY_STOPPING_FROM:
         notes.append(
@@ -445,16 +452,75 @@ def _latent(member: Network, device: torch.device, table: GraphTable, records: R
 
 
 def temperature(screener: Screener, table: GraphTable, validation: Records) -> float:
-    """Find the factor on the uncertainty that makes the validation records most likely.
+    """Find the factor on the uncertainty that makes the validation records most likely."""
+    predicted = predict(screener, table, validation)
+    return _temperature((predicted.energy - validation.target) / predicted.uncertainty)
+
+
+def _temperature(z: np.ndarray) -> float:
+    """Give the factor from errors over uncertainties (N,); 1 without any.
 
     `CALIBRATION_PRIOR` imagined records keep a handful of lucky ones from making it tiny.
     """
-    if not len(validation):
+    if not len(z):
         return 1.0
-    predicted = predict(screener, table, validation)
-    z = (predicted.energy - validation.target) / predicted.uncertainty
-    squares = float(np.square(z).sum())
-    return float(np.sqrt((squares + CALIBRATION_PRIOR) / (len(validation) + CALIBRATION_PRIOR)))
+    return float(np.sqrt((float(np.square(z).sum()) + CALIBRATION_PRIOR) / (len(z) + CALIBRATION_PRIOR)))
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """What ensembles said of N records that they had not seen, eV/atom, and which factor the uncertainty needs."""
+
+    target: np.ndarray  # (N,)
+    energy: np.ndarray  # (N,)
+    uncertainty: np.ndarray  # (N,) before the factor
+    temperature: float
+
+    def report(self) -> dict[str, Any]:
+        """Give errors, and the coverage of the calibrated uncertainty."""
+        return {
+            "n": len(self.target),
+            **metrics.errors(self.target, self.energy),
+            "coverage": metrics.coverage(self.target, self.energy, self.temperature * self.uncertainty),
+        }
+
+
+def _fold_checkpoints(checkpoint: Path, number: int) -> list[Path]:
+    return [Path(f"{checkpoint}.fold-{fold}") for fold in range(number)]
+
+
+def cross_validated(
+    table: GraphTable,
+    records: Records,
+    part: np.ndarray,
+    training: Training,
+    seed: int,
+    checkpoint: Path | None = None,
+) -> Crossed:
+    """Train an ensemble without each part of the records, and ask it for that part.
+
+    `part` (N,) is the part of each record. The ensembles start from random weights: those of the round before
+    may have seen what is left out. They have fewer records than the one that is calibrated, so the factor errs
+    on the side of caution. Records with an element that is in no other part don't count: their uncertainty is
+    enlarged by a constant, not by the factor.
+    """
+    found = []
+    checkpoints = None if checkpoint is None else _fold_checkpoints(checkpoint, training.calibration_folds)
+    for number in range(training.calibration_folds):
+        train, held = records.take(part != number), records.take(part == number)
+        if not len(train) or not len(held):
+            continue
+        path = None if checkpoints is None else checkpoints[number]
+        ensemble, _ = fit(table, train, records.take(np.zeros(0, dtype=int)), training, seed, None, path)
+        known = np.isin(held.species, [0, *(NUMBERS[symbol] for symbol in ensemble.seen)])
+        held = held.take(np.flatnonzero(known.all(axis=1)))
+        predicted = predict(ensemble, table, held)
+        found.append((held.target.astype(float), predicted.energy, predicted.uncertainty))
+    target, energy, uncertainty = (
+        np.concatenate(column) if found else np.zeros(0)
+        for column in (zip(*found, strict=True) if found else ((), (), ()))
+    )
+    return Crossed(target, energy, uncertainty, _temperature((energy - target) / uncertainty))
 
 
 def evaluate(screener: Screener, table: GraphTable, parts: dict[str, Records]) -> dict[str, Any]:
