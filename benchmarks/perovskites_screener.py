@@ -28,7 +28,7 @@ POSITIONS = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0], [0, 0.5, 
 #: Nearest neighbours by the site's part: 12 anions around A, 6 around B, 2 cations B around an anion.
 PARTS = {12: "A", 6: "B", 2: "X"}
 TRAINING = Training(
-    preset="tiny", ensemble=6, epochs=80, batch_size=128, learning_rate=4e-3, validation_share=0.05, test_share=0.0,
+    preset="tiny", ensemble=4, epochs=80, batch_size=128, learning_rate=4e-3, validation_share=0.0, test_share=0.0,
     device="cpu",
 )  # fmt: skip
 
