@@ -63,6 +63,10 @@ BATCH_TABLES = ("calculations", "frames", "failures", "costs")
 # The user's tables; without one, no input.
 KNOWN = [p.as_posix() for p in [CAMPAIGN.hull.known_phases] if p is not None]
 CANDIDATES = [p.as_posix() for p in [CAMPAIGN.candidates] if p is not None]
+# What the first training starts from, where a potential teaches the screener first.
+PRETRAINED = (
+    [f"{FOLDER}/pretrained/model.pt"] if CAMPAIGN.training.pretrain.labels else []
+)
 REPLAYED = [p.as_posix() for p in [CAMPAIGN.engine.table] if p is not None]
 
 

@@ -124,13 +124,28 @@ def _place(a: argparse.Namespace) -> None:
     changes.run(a.out, a.before, a.round, changes.beside(a.out))
 
 
+def _label(a: argparse.Namespace) -> None:
+    from hullforge.config import LabelSettings
+    from hullforge.potentials import labels
+
+    labels.run(_settings(LabelSettings, a), a.prototypes, a.out, a.checkpoint)
+
+
+def _pretrain(a: argparse.Namespace) -> None:
+    from hullforge.config import TrainSettings
+    from hullforge.screening import pretrain
+
+    pretrain.run(_settings(TrainSettings, a), a.prototypes, a.labels, a.out, a.checkpoint)
+
+
 def _train(a: argparse.Namespace) -> None:
     from hullforge.config import TrainSettings
     from hullforge.screening import train
 
     train.run(
-        _settings(TrainSettings, a), a.prototypes, a.calculations, a.hull, a.out, a.previous, a.checkpoint
-    )
+        _settings(TrainSettings, a), a.prototypes, a.calculations, a.hull, a.out, a.previous, a.checkpoint,
+        a.pretrained,
+    )  # fmt: skip
 
 
 def _report(a: argparse.Namespace) -> None:
@@ -402,11 +417,25 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--engine", default="", help="engine of the calculations")
     sub.add_argument("--out", type=Path, required=True)
 
+    sub = stage("label", _label, "stage: let a potential label random candidates, to pre-train the screener")
+    sub.add_argument("--prototypes", type=Path, required=True)
+    sub.add_argument("--checkpoint", type=Path, help="file from which a killed run goes on")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = stage("pretrain", _pretrain, "stage: train the screener on a potential's labels, before DFT's")
+    sub.add_argument("--prototypes", type=Path, required=True)
+    sub.add_argument("--labels", type=Path, required=True)
+    sub.add_argument("--checkpoint", type=Path, help="file from which a killed training goes on")
+    sub.add_argument("--out", type=Path, required=True, help="folder of the pre-trained screener")
+
     sub = stage("train", _train, "stage: train the screener on all rounds so far")
     sub.add_argument("--prototypes", type=Path, required=True)
     sub.add_argument("--calculations", type=Path, nargs="+", required=True)
     sub.add_argument("--hull", type=Path, required=True)
     sub.add_argument("--previous", type=Path, help="folder of the screener that a warm start goes on from")
+    sub.add_argument(
+        "--pretrained", type=Path, help="folder of a pre-trained screener, used without --previous"
+    )
     sub.add_argument("--checkpoint", type=Path, help="file from which a killed training goes on")
     sub.add_argument("--out", type=Path, required=True, help="folder of the screener")
 

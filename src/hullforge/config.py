@@ -320,6 +320,15 @@ class Screening(Section):
     chemistry: Chemistry = Field(Chemistry(), description=Chemistry.__doc__ or "")
 
 
+class Pretraining(Section):
+    """What a potential teaches the screener before DFT does. Its labels choose weights and never meet DFT's."""
+
+    labels: int = Field(
+        0, ge=0, description="random candidates that the potential of `prerelax` labels; 0: no pre-training"
+    )
+    epochs: int = Field(30, ge=1, description="epochs of training on the labels")
+
+
 class Training(Section):
     """How the screener is trained."""
 
@@ -343,6 +352,7 @@ class Training(Section):
     start: Literal["scratch", "last_round"] = Field(
         "scratch", description="random weights, or those of the round before (of the same preset)"
     )
+    pretrain: Pretraining = Pretraining()
     validation_share: Share = Field(
         0.05, description="share of records that choose the epoch and calibrate the uncertainty, by a hash"
     )
@@ -457,6 +467,15 @@ class Campaign(Section):
     prerelax: Prerelax = Field(Prerelax(), description=Prerelax.__doc__ or "")
     release: Release = Field(Release(), description=Release.__doc__ or "")
 
+    @model_validator(mode="after")
+    def _labels_need_a_potential(self) -> Self:
+        if self.training.pretrain.labels and self.prerelax.backend == "none":
+            raise ValueError(
+                "training.pretrain.labels: the labels are those of the potential of prerelax.backend, which is none;"
+                " set it to chgnet, or training.pretrain.labels to 0"
+            )
+        return self
+
     @field_validator("elements")
     @classmethod
     def _known_elements(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -551,6 +570,16 @@ class PromotionSettings(Section):
     promotion: Promotion
     round: int
     batches: int
+
+
+class LabelSettings(Section):
+    """What the potential's labels depend on."""
+
+    elements: tuple[str, ...]
+    site_groups: tuple[SiteGroups, ...] = ()
+    prerelax: Prerelax
+    number: int
+    seed: int
 
 
 class TrainSettings(Section):

@@ -48,6 +48,8 @@ GRADIENT_LIMIT = 1.0
 CYCLE_EPOCHS, CYCLE_FLOOR = 130, 0.1
 #: Peak of the learning rate of a warm start, over that of a cold one: what is known should not be shaken off.
 WARM_SHARE = 0.3
+#: The same for weights that a potential taught, which has more to be corrected.
+PRETRAINED_SHARE = 0.5
 #: Records per step of an evaluation.
 EVALUATION_BATCH = 512
 #: Points that stand for the training set in the latent space, and the most records that they are chosen among.
@@ -64,11 +66,13 @@ def run(
     out: Path,
     previous: Path | None = None,
     checkpoint: Path | None = None,
+    pretrained: Path | None = None,
 ) -> None:
     """Train and write `out/model.pt` and `out/metrics.json`.
 
-    `previous` is the folder of the screener that a warm start goes on from, `checkpoint` the file from which a
-    killed training goes on; it is deleted at the end. Raises `TableError` for tables that are absent or broken,
+    `previous` is the folder of the screener that a warm start goes on from, `pretrained` that of one that learned
+    from a potential, used where there is no `previous`; `checkpoint` is the file from which a killed training
+    goes on; it is deleted at the end. Raises `TableError` for tables that are absent or broken,
     `ModelError` for a `previous` of another preset and a GPU that is not there; never for few records.
     """
     training = settings.training
@@ -80,12 +84,19 @@ def run(
     table = GraphTable(known)
     # One thread: sums are then added in one order, whatever machine part the scheduler gave.
     with threads(1):
-        start = None if previous is None else model.load(Path(previous) / "model.pt")
-        screener, history = fit(table, train, validation, training, settings.seed, start, checkpoint)
+        start, taught = None, None
+        if previous is not None:
+            start = model.load(Path(previous) / "model.pt")
+        elif pretrained is not None:
+            taught = rescaled(model.load(Path(pretrained) / "model.pt"), train, training.target)
+        share = WARM_SHARE if taught is None else PRETRAINED_SHARE
+        screener, history = fit(
+            table, train, validation, training, settings.seed, start or taught, checkpoint, share
+        )
         crossed = None
         if training.calibration_folds:
             parts = data.folds(train, known, training.calibration_folds, training.split_by, settings.seed)
-            crossed = cross_validated(table, train, parts, training, settings.seed, checkpoint)
+            crossed = cross_validated(table, train, parts, training, settings.seed, checkpoint, taught)
             screener.temperature = crossed.temperature
         report = evaluate(screener, table, {"train": train, "validation": validation, "test": test})
     report |= {
@@ -93,7 +104,7 @@ def run(
         "preset": training.preset,
         "target": training.target,
         "ensemble": training.ensemble,
-        "start": "scratch" if start is None else "last_round",
+        "start": "last_round" if start is not None else "pretrained" if taught is not None else "scratch",
         "epochs": [len(member) for member in history],
         "history": history,
         "dropped": asdict(dropped),
@@ -130,20 +141,23 @@ def fit(
     seed: int,
     start: Screener | None = None,
     checkpoint: Path | None = None,
+    warm_share: float = WARM_SHARE,
 ) -> tuple[Screener, list[list[dict[str, float | None]]]]:
     """Train the ensemble; gives it with the history of each member, an entry per epoch.
 
-    `start` are networks to go on from; raises `ModelError` when they have another shape.
+    `start` are networks to go on from, with `warm_share` of the peak learning rate; raises `ModelError` when they
+    have another shape.
     """
     arguments = PRESETS[training.preset]
     if start is not None and (start.members[0].arguments != arguments or start.target != training.target):
         raise ModelError(
-            f"training.start: last_round needs the preset and the target of the round before, which had"
-            f" {start.members[0].arguments} and {start.target}; set training.start: scratch"
+            "training can't go on from a screener of another preset or target than the configuration's; it has"
+            f" {start.members[0].arguments} and {start.target}: set training.start: scratch, or delete what was"
+            " pre-trained"
         )
     scale = normalisation(train) if start is None else start.normalisation
     device = model.device(training.device)
-    run = _Run(table, train, validation, training, scale, device, seed)
+    run = _Run(table, train, validation, training, scale, device, seed, warm_share)
     run.open(checkpoint, start)
     total = training.ensemble * training.epochs
     # Global state of the random generator is left as found.
@@ -191,6 +205,12 @@ def normalisation(train: Records) -> Normalisation:
         volume_mean=float(ratio.mean()) if len(ratio) else 0.0,
         volume_std=max(float(ratio.std()), 0.02) if len(ratio) else 0.1,
     )
+
+
+def rescaled(screener: Screener, train: Records, target: data.Target) -> Screener:
+    """Put networks that a potential taught on the scale of DFT's targets, which is all that is asked of it."""
+    scale = normalisation(train) if len(train) else screener.normalisation
+    return Screener(screener.members, scale, [], target=target)
 
 
 def _targets(records: Records, scale: Normalisation) -> tuple[Tensor, Tensor]:
@@ -249,6 +269,7 @@ class _Run:
     scale: Normalisation
     device: torch.device
     seed: int
+    warm_share: float = WARM_SHARE
     done: list[_Member] = field(default_factory=list)
     checkpoint: Path | None = None
     progress: _Progress | None = None
@@ -318,7 +339,7 @@ class _Run:
         network.to(self.device)
         energy, volume = (x.to(self.device) for x in _targets(train, self.scale))
         batches = -(-len(train) // training.batch_size)
-        rate = training.learning_rate * (WARM_SHARE if self.warm else 1.0)
+        rate = training.learning_rate * (self.warm_share if self.warm else 1.0)
         # The fused step updates all weights in one call; with hundreds of small tensors that is half of the time.
         optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=WEIGHT_DECAY, fused=True)
         schedule = _schedule(optimiser, training, rate, batches)
@@ -496,11 +517,12 @@ def cross_validated(
     training: Training,
     seed: int,
     checkpoint: Path | None = None,
+    taught: Screener | None = None,
 ) -> Crossed:
     """Train an ensemble without each part of the records, and ask it for that part.
 
-    `part` (N,) is the part of each record. The ensembles start from random weights: those of the round before
-    may have seen what is left out. They have fewer records than the one that is calibrated, so the factor errs
+    `part` (N,) is the part of each record. The ensembles start from random weights, or from those that a potential
+    taught: those of the round before may have seen what is left out. They have fewer records than the one that is calibrated, so the factor errs
     on the side of caution. Records with an element that is in no other part don't count: their uncertainty is
     enlarged by a constant, not by the factor.
     """
@@ -511,7 +533,8 @@ def cross_validated(
         if not len(train) or not len(held):
             continue
         path = None if checkpoints is None else checkpoints[number]
-        ensemble, _ = fit(table, train, records.take(np.zeros(0, dtype=int)), training, seed, None, path)
+        none = records.take(np.zeros(0, dtype=int))
+        ensemble, _ = fit(table, train, none, training, seed, taught, path, PRETRAINED_SHARE)
         known = np.isin(held.species, [0, *(NUMBERS[symbol] for symbol in ensemble.seen)])
         held = held.take(np.flatnonzero(known.all(axis=1)))
         predicted = predict(ensemble, table, held)

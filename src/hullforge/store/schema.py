@@ -199,6 +199,22 @@ TABLES: dict[str, Table] = {
             ),
         ),
         Table(
+            "labels",
+            "random candidates with energies of a potential, which the screener is pre-trained on; no DFT",
+            ("candidate_id",),
+            (
+                CANDIDATE_ID,
+                PROTOTYPE_ID,
+                SPECIES,
+                C("energy_per_atom", F64, "lowest energy of the ideal prototype as it is scaled: of the potential's own theory, never mixed with DFT", "eV/atom", "the scan found none"),
+                C("volume_per_atom", F64, "volume there", "angstrom^3", "the scan found none, or an axis is not periodic"),
+                C("status", STR, "how the scan ended, as a pre-relaxation"),
+                C("message", STR, "what went wrong, or empty"),
+                C("n_evaluations", I32, "energies that were computed"),
+                C("backend", STR, "potential that was used, with its version"),
+            ),
+        ),
+        Table(
             "promotion",
             "structures near the first functional's hull, which go on to the next functionals",
             ("batch", "candidate_id"),
