@@ -6,7 +6,8 @@ is not listed fails the tests, as does a listed value that is not what the input
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 #: Marks between which `docs/vasp.md` holds the tables.
@@ -69,8 +70,8 @@ ALEXANDRIA: tuple[Choice, ...] = (
     Choice("LATTICE_CONSTRAINTS", _RELAX, "periodic axes, of sheets and chains", "none", "15 angstrom of vacuum (paper 4.1)",
            "without it ISIF 3 would close the vacuum", varies=True),
     Choice("PREC", _PBE, "Accurate", "Accurate", UNSAID, "as the Materials Project"),
-    Choice("PREC", _DRIVER, "High", "Accurate", "High (driver)", "as published, though VASP calls High obsolete; ENCUT and ENAUG"
-           " are given, which are what it would change"),
+    Choice("PREC", _DRIVER, "High", "Accurate", "High (driver)", "as published, though VASP calls High obsolete; ENCUT, which it"
+           " would raise, is given"),
     Choice("LREAL", _ALL, "False", "Auto", "none, so VASP's False (driver)",
            "cells are small enough for reciprocal projectors, and the Materials Project's statics, its energies of record,"
            " use them, too"),
@@ -79,7 +80,7 @@ ALEXANDRIA: tuple[Choice, ...] = (
            " since partial occupancies are not varied with them", varies=True),
     Choice("ISMEAR", _DRIVER, "1", "-5, or 0 where the grid has fewer than 4 points", "none, so VASP's 1 (driver)",
            "as published; written out, since a default may change", varies=True),
-    Choice("SIGMA", _PBE, "0.05", "0.05", UNSAID, "without effect beside ISMEAR -5"),
+    Choice("SIGMA", _PBE, "0.05", "0.05", UNSAID, "without effect beside ISMEAR -5; the width where that is 0"),
     Choice("SIGMA", _DRIVER, "0.2", "0.05", "none, so VASP's 0.2 (driver)", "as published; written out"),
     Choice("ALGO", _ALL, "All", "Fast", "All (driver)", "steadier for magnets and, for a meta-GGA, what VASP advises"),
     Choice("NELM", _RELAX, "100", "100", UNSAID, "as the Materials Project"),
@@ -146,11 +147,12 @@ def _section(protocol: str) -> Iterator[str]:
     yield f"### {TITLES[protocol]}\n"
     yield "| tag | steps | here | input set | published | why |"
     yield "|---|---|---|---|---|---|"
-    for choice in CHOICES[protocol]:
-        ours = choice.ours if choice.varies else f"`{choice.ours}`"
-        base = choice.base if choice.varies or choice.base == "none" else f"`{choice.base}`"
-        where = "all" if choice.where == _ALL else ", ".join(choice.where)
-        yield f"| {choice.tag} | {where} | {ours} | {base} | {choice.published} | {choice.reason} |"
+    for key, group in groupby(CHOICES[protocol], lambda c: replace(c, tag="")):
+        ours = key.ours if key.varies or key.ours == "none" else f"`{key.ours}`"
+        base = key.base if key.varies or key.base == "none" else f"`{key.base}`"
+        where = "all" if key.where == _ALL else ", ".join(key.where)
+        tags = ", ".join(choice.tag for choice in group)
+        yield f"| {tags} | {where} | {ours} | {base} | {key.published} | {key.reason} |"
     yield ""
 
 
