@@ -102,6 +102,8 @@ def test_faults_that_stay_become_rows_and_others_go_on(tmp_path, monkeypatch):
     assert all(row["message"] and row["errors"] for row in found["failures"])
     good = {kinds[formula(row)]: row for row in found["calculations"]}
     assert set(good) == {"", "nelm_inside"}
+    assert good["nelm_inside"]["flags"] == ["relax:unconverged_ionic_steps=1"]
+    assert good[""]["flags"] is None
     loose = good["nelm_inside"]["calculation_id"]
     flags = [f["electronic_converged"] for f in found["frames"] if f["calculation_id"] == loose]
     assert flags[1] is False

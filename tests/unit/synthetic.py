@@ -224,6 +224,7 @@ def _round(here: Path, number: int, chosen, all_calculations, rng, failing, cont
                     "errors": ["relax1:scf_not_converged"] if met else [],
                     "corrections": ["relax1:mixer.beta=0.02"] if met else [],
                     "protocol_drift": ["relax1:width=0.2"] if drifted else [],
+                    "flags": None,
                     "band_gap": 0.0,
                 }
             )

@@ -113,6 +113,7 @@ def calculation_row(candidate: tuple, functional: str, theory_id: str) -> dict:
         "errors": [],
         "corrections": [],
         "protocol_drift": [],
+        "flags": None,
     }
 
 

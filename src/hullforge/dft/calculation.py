@@ -431,7 +431,7 @@ def _under_custodian(run: StepRun) -> Any:
     phases = run.engine.phases(read_input(run.folder))
     custodian = Custodian(
         handlers(run),
-        [StepJob(run, phase) for phase in phases[phases.index(run.phase) if run.phase in phases else 0 :]],
+        [StepJob(run, phase) for phase in phases[phases.index(run.phase) :]],
         validators=[ConvergedValidator(run)],
         max_errors=run.engine.max_corrections,
         polling_time_step=POLL_S,

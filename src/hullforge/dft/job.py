@@ -167,6 +167,7 @@ class StepRun:
         """Remember what the step started from."""
         step = read_input(self.folder)
         self.start: Geometry = step.geometry
+        self.phase = self.engine.phases(step)[0]
         self.physics = step.physics
 
     @property

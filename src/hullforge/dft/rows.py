@@ -78,6 +78,7 @@ def calculation_row(context: Context, start: Start, outcome: Outcome) -> dict[st
         "total_magnetization": static.total_magnetization if static else None,
         "band_gap": static.band_gap if static else None,
         "dos_at_fermi": static.dos_at_fermi if static else None,
+        "flags": [f"{s.name}:{flag}" for s in outcome.steps for flag in s.flags] or None,
         "n_ionic_steps": sum(len(step.frames) for step in outcome.steps),
     }
 

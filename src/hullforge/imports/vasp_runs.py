@@ -344,6 +344,12 @@ def _calculation(common: Row, chain: Sequence[tuple[str, Run]], last: Row) -> Ro
         "total_magnetization": run.total_magnetization if spin else None,
         "band_gap": run.band_gap,
         "dos_at_fermi": run.dos_at_fermi,
+        "flags": [
+            f"{name}:unconverged_ionic_steps={loose}"
+            for name, run in chain
+            if (loose := sum(not step.electronic_converged for step in run.steps))
+        ]
+        or None,
         "n_ionic_steps": sum(len(run.steps) for _, run in chain),
     }
 

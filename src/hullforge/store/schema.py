@@ -263,6 +263,7 @@ TABLES: dict[str, Table] = {
                 C("errors", many(STR), "errors met and overcome, 'step:code', in order"),
                 C("corrections", many(STR), "settings changed by the recovery, 'step:setting=value', in order"),
                 C("protocol_drift", many(STR), "corrections that touch the energy; such rows stay out of hulls and training"),
+                C("flags", many(STR), "'step:flag' for what a reader should know: moments_flipped, moments_lost (against the start, and the step before), unconverged_ionic_steps=n", "", "nothing to say"),
                 *GEOMETRY,
                 *DERIVED,
             ),

@@ -28,6 +28,8 @@ ELECTRONEGATIVITY = np.array(
 RADII[[13, 24, 25, 26, 27, 28, 29, 30]] = 1.35, 1.18, 1.19, 1.18, 1.17, 1.16, 1.19, 1.25
 #: Radii here over covalent ones: metals would else be far too dense.
 STRETCH = 1.12
+#: Anions keep each other at a distance, N, O, F, S, Cl, Se, Br, I: that much farther, that much weaker.
+ANIONS, APART, WEAK = (7, 8, 9, 16, 17, 34, 35, 53), 1.9, 0.3
 #: Range over the pair's own distance, and steepness of the Morse well there.
 RANGE, STEEPNESS = 2.1, 3.0
 
@@ -43,12 +45,18 @@ class Model:
     def distances(self) -> np.ndarray:
         """Ideal distance of each pair (N, N), angstrom."""
         radii = RADII[self.numbers] * STRETCH * self.length
-        return radii[:, None] + radii[None, :]
+        return (radii[:, None] + radii[None, :]) * np.where(self.anions(), APART, 1.0)
 
     def depths(self) -> np.ndarray:
         """Depth of each pair's well (N, N), eV."""
         chi = ELECTRONEGATIVITY[self.numbers]
-        return self.scale * (0.35 + 0.25 * np.abs(chi[:, None] - chi[None, :]))
+        depth = 0.35 + 0.25 * np.abs(chi[:, None] - chi[None, :])
+        return self.scale * depth * np.where(self.anions(), WEAK, 1.0)
+
+    def anions(self) -> np.ndarray:
+        """Whether both atoms of a pair are anions (N, N)."""
+        anion = np.isin(self.numbers, ANIONS)
+        return anion[:, None] & anion[None, :]
 
     def evaluate(self, cell: np.ndarray, positions: np.ndarray):
         """Energy (eV), forces (N, 3; eV/angstrom), stress (3, 3; eV/angstrom^3, positive where the cell wants to shrink)."""

@@ -74,8 +74,9 @@ def reason_of(errors: list[str]) -> FailureReason:
 def handlers(run: StepRun) -> list[ErrorHandler]:
     """Give the handlers of a step: those that the Materials Project and atomate2 use, by kind of step, and ours.
 
-    A static step has no ionic steps to go wrong, and its smearing is the protocol's; a meta-GGA has the same handlers,
-    which themselves go straight to ALGO = All. Custodian's FrozenJob looks at one file's age alone; it keeps its
+    A static step has no ionic steps to go wrong; a meta-GGA has the same handlers, which themselves go straight to
+    ALGO = All. Those that replace a smearing that was asked for are the protocol's choice (`mend_smearing`): with them
+    every metal that the protocol relaxes with the tetrahedron method would leave it. Custodian's FrozenJob looks at one file's age alone; it keeps its
     answers, and `recovery` looks at all files.
     """
     step = read_input(run.folder)
@@ -90,10 +91,10 @@ def handlers(run: StepRun) -> list[ErrorHandler]:
         custodians.PositiveEnergyErrorHandler(),
         custodians.FrozenJobErrorHandler(**out, timeout=run.limits.silence_s),
         custodians.StdErrHandler(output_filename=STDERR_FILE),
-        custodians.LargeSigmaHandler(),
-        *([custodians.IncorrectSmearingHandler()] if relaxing else []),
-        custodians.KspacingMetalHandler(),
     ]
+    if step.numerics.get("mend_smearing"):
+        chosen += [custodians.LargeSigmaHandler(), custodians.KspacingMetalHandler()]
+        chosen += [custodians.IncorrectSmearingHandler()] if relaxing else []
     own = {code: Recovery(run, code) for code in FailureReason}
     found: list[ErrorHandler] = [Custodians(run, handler, own) for handler in chosen]
     return [Runaway(run, own), *found] if relaxing else found

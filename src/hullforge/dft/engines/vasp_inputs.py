@@ -39,7 +39,7 @@ NUMERIC_TAGS = frozenset({
 # fmt: on
 #: Keys of `physics` and `numerics` that are no INCAR tags.
 PHYSICS_KEYS = ("kpoints", "kpoints_style", "potcar_family", "potcars")
-NUMERICS_KEYS = ("passes", "inherits", "first")
+NUMERICS_KEYS = ("passes", "inherits", "first", "mend_smearing")
 #: Share of the vacuum that a layer or chain may take up by relaxing before its cell counts as too short.
 VACUUM_SLACK = 0.1
 #: Largest component of a lattice vector that should have none, angstrom.
@@ -139,6 +139,8 @@ def settings(
     }
     numerics: dict[str, Any] = {tag: incar[tag] for tag in sorted(incar) if tag in NUMERIC_TAGS}
     numerics |= {"passes": list(extra.passes), "inherits": list(extra.inherits), "first": dict(extra.first)}
+    if ours.mend_smearing:
+        numerics["mend_smearing"] = True
     return physics, numerics
 
 

@@ -6,6 +6,7 @@ beside the one that handlers mend (`INCAR.asked`, `KPOINTS.asked`), so that what
 error means is decided in `vasp_handlers` and `recovery`, never here.
 """
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,8 +68,11 @@ class VaspFiles(OwnFiles):
     def command(self, execution: Execution | None = None) -> list[str]:
         """Give the program behind its launcher."""
         execution = execution or Execution()
+        program, *arguments = execution.command
+        # The program runs in the step's folder, where a path that was right here would be wrong.
+        program = str(Path(program).absolute()) if os.sep in program else program
         cores = str(execution.cores_per_calculation)
-        return [*(word.replace("{cores}", cores) for word in execution.launcher), *execution.command]
+        return [*(word.replace("{cores}", cores) for word in execution.launcher), program, *arguments]
 
     def ladder(self, code: str) -> list[dict[str, Any]]:
         """Give changes of the INCAR for errors that custodian's handlers have no answer to."""

@@ -130,6 +130,12 @@ class VaspFunctional(Section):
     stop_on: Literal["forces", "set"] = Field(
         "forces", description="forces: EDIFFG is minus the step's fmax; set: the input set's criterion"
     )
+    mend_smearing: bool = Field(
+        default=False,
+        description="let custodian's handlers replace smearing and KSPACING by what it came out as: of a metal ISMEAR -5"
+        " by 2 with SIGMA 0.2 in relaxations, a SIGMA that is too large by a smaller one; noted as drift. False: the"
+        " protocol's smearing stays",
+    )
     bands: Bands = Field(Bands(), description=Bands.__doc__ or "")
     low_dimensional: LowDimensional = Field(LowDimensional(), description=LowDimensional.__doc__ or "")
     steps: dict[str, VaspStep] = Field(
