@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 LONGEST_FIRST = (
     "test_laptop.py",
     "test_campaign.py",
+    "test_vasp_campaign.py",
     "test_gpaw.py",
     "test_resume_gpaw.py",
     "test_replay_campaign.py",
