@@ -168,9 +168,12 @@ def selection_row(candidate: tuple) -> dict:
     }  # fmt: skip
 
 
-def make(settings: config.Campaign, seed: int = 0) -> list[Path]:
-    """Write the tables of the campaign's rounds as its stages would, rows shuffled by `seed`; give the rounds' folders."""
-    from hullforge.thermo import place
+def make(settings: config.Campaign, seed: int = 0, **changes: object) -> list[Path]:
+    """Write the tables of the campaign's rounds as its stages would, rows shuffled by `seed`; give the rounds' folders.
+
+    `changes` replace columns of all calculations.
+    """
+    from hullforge.thermo import corrections, place
 
     shuffled = list(CANDIDATES)
     random.Random(seed).shuffle(shuffled)
@@ -188,6 +191,7 @@ def make(settings: config.Campaign, seed: int = 0) -> list[Path]:
         here = [c for c in shuffled if c[2] == round_]
         rows = [calculation_row(c, "PBE", theory["PBE"]) for c in here if c[3] is not None]
         rows += [calculation_row(c, "SCAN", theory["SCAN"]) for c in here if c[4] is not None]
+        rows = [row | changes for row in rows]
         tables.write(folder / "selection.parquet", "selection", [selection_row(c) for c in here])
         tables.write(folder / "calculations.parquet", "calculations", rows)
         tables.write(
@@ -198,7 +202,10 @@ def make(settings: config.Campaign, seed: int = 0) -> list[Path]:
         for functional in settings.functionals:
             frames = [f for row in rows if row["functional"] == functional for f in frame_rows(row)]
             tables.write(folder / "frames" / f"{functional}.parquet", "frames", frames)
-            hull = folder / "hull" / f"{functional}.parquet"
-            references = folder / "hull" / f"{functional}-references.parquet"
-            place.run(functional, round_, [r / "calculations.parquet" for r in rounds], hull, references)
+        for stem, (functional, scheme) in corrections.hulls(
+            settings.functionals, settings.hull.corrections
+        ).items():
+            hull, references = (folder / "hull" / f"{stem}{ending}.parquet" for ending in ("", "-references"))
+            calculations = [r / "calculations.parquet" for r in rounds]
+            place.run(functional, round_, calculations, hull, references, scheme=scheme.value)
     return rounds

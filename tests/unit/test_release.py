@@ -189,3 +189,38 @@ def test_distances_of_calculations_outside_the_hull_are_null(release):
         by_id[i] for i in calculations["calculation_id"].to_pylist()
     ]
     assert np.isclose(min(e for e in by_id.values() if e is not None), 0)
+
+
+@pytest.fixture
+def corrected(tmp_path):
+    """A release with a corrected hull of PBE; its calculations all have the data set of Al, which fits Al alone."""
+    settings = synthetic_campaign.campaign(tmp_path, hull={"corrections": ["MP2020", "none"]})
+    rounds = synthetic_campaign.make(settings, software="vasp", run_type="GGA", pseudopotentials=["Al"])
+    build.run(settings, rounds, settings.folder / "release" / "2026.1")
+    return settings.folder / "release" / "2026.1"
+
+
+def test_a_release_has_a_hull_for_each_correction_scheme_and_verifies(corrected):
+    assert verify(corrected) == []
+    hulls = {name: tables.read_rows(corrected / layout.table("hull", name), "hull") for name in ("PBE", "PBE-MP2020", "SCAN")}  # fmt: skip
+    assert {row["correction_scheme"] for row in hulls["PBE-MP2020"]} == {"MP2020"}
+    placed = [row["chemical_formula_reduced"] for row in hulls["PBE-MP2020"] if row["hull_status"] == "ok"]
+    assert placed == ["Al"]
+    assert all(row["correction_scheme"] == "none" for name in ("PBE", "SCAN") for row in hulls[name])
+    references = tables.read_rows(corrected / layout.table("elemental_references"), "elemental_references")
+    assert {(r["functional"], r["correction_scheme"], r["element"]) for r in references} >= {
+        ("PBE", "MP2020", "Al"),
+        ("PBE", "none", "Al"),
+        ("PBE", "none", "Cu"),
+        ("SCAN", "none", "Al"),
+    }
+
+
+def test_a_wrong_correction_is_found(corrected):
+    path = corrected / layout.table("hull", "PBE-MP2020")
+    rows = tables.read_rows(path, "hull")
+    row = next(row for row in rows if row["hull_status"] == "ok")
+    row["energy_correction_per_atom"] = -0.1
+    tables.write(path, "hull", rows)
+    (corrected / layout.SUMS).write_text(layout.sums(corrected))
+    assert any("energy_correction_per_atom is -0.1 eV/atom" in problem for problem in verify(corrected))

@@ -44,6 +44,12 @@ def test_nothing_imports_snakemake():
         assert not [name for name in imports(path) if name.split(".")[0] == "snakemake"], path
 
 
+def test_no_phase_diagram_but_our_own():
+    """pymatgen's is what tests compare with; hulls are made in one place."""
+    for path in SOURCE.rglob("*.py"):
+        assert not [name for name in imports(path) if "phase_diagram" in name], path
+
+
 def test_no_file_is_too_long():
     for path in SOURCE.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 600, path
