@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _EPILOG = """examples:
-  hullforge hull alexandria_000.json.bz2 --chemsys Li-Fe-O
+  hullforge hull alexandria_000.json.bz2 --chemsys Li-Fe-O --plot Li-Fe-O.png
   hullforge hull entries.parquet results/mine/round-000/calculations.parquet --out hull.csv
   hullforge hull entries.parquet --query new.csv --column formula=composition --out distances.csv"""
 
@@ -61,14 +61,25 @@ def add(commands: Any) -> None:
         help="what a file calls id, formula, energy_per_atom (eV/atom), energy (eV per cell), nsites; may be repeated",
     )
     sub.add_argument("--out", type=Path, metavar="FILE", help="write all placed rows, .csv or .parquet")
+    sub.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw the hull of --chemsys, two or three elements: .png, .svg, .pdf",
+    )
     sub.set_defaults(run=_hull)
 
 
 def _hull(a: argparse.Namespace) -> int:
+    from hullforge.errors import ConfigError
     from hullforge.imports.columns import Columns
     from hullforge.imports.files import Scale
     from hullforge.reports import hull_files
 
+    if a.plot and (a.query or not a.chemsys):
+        raise ConfigError(
+            "--plot draws the entries of one system: it needs --chemsys and can't be used with --query"
+        )
     wish = hull_files.Wish(
         Scale(a.energy), a.any_theory, Columns.parsed(a.column), a.chemsys, a.rows, a.theory
     )
@@ -77,4 +88,9 @@ def _hull(a: argparse.Namespace) -> int:
     if a.out:
         hull_files.write(a.out, answer.placed)
         print(f"{a.out}: all {answer.placed.num_rows} rows")
+    if a.plot:
+        from hullforge.reports import hull_figures
+
+        hull_figures.convex_hull(a.plot, a.chemsys.split("-"), answer.placed)
+        print(f"{a.plot}: the hull of {a.chemsys}")
     return 0

@@ -5,6 +5,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import synthetic
 
@@ -109,13 +110,36 @@ def test_a_triangle_shows_names_and_counts_by_distance():
     assert "currentColor" in svg
 
 
+def placed(path):
+    """The table of a hull, with formulas called as in files of users."""
+    hull = tables.read(path, "hull")
+    return hull.append_column("formula", hull["chemical_formula_reduced"])
+
+
+def test_formulas_of_users_are_reduced_and_others_left_out(tmp_path):
+    entries = pa.table(
+        {
+            "formula": ["Li2O2", "O2", "Li4", "LiFeO2", "Fe"],
+            "formation_energy_per_atom": [-1.5, 0.0, 0.0, -1.0, None],
+            "e_above_hull": [0.0, 0.0, 0.0, 0.1, None],
+            "is_on_hull": [True, True, True, False, False],
+        }
+    )
+    phases = hull_figures._phases(["Li", "O"], entries)
+    assert [(p.formula, p.fractions) for p in phases] == [
+        ("LiO", (0.5, 0.5)),
+        ("O", (0.0, 1.0)),
+        ("Li", (1.0, 0.0)),
+    ]
+
+
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 @pytest.mark.parametrize("system", [("Mg", "Si"), ("Li", "Mg", "Si")])
 def test_users_get_a_file_with_the_same_bytes_each_time(system, ending, tmp_path):
     folders = synthetic.make(tmp_path / "c", rounds=1, per_round=60)
-    rows = tables.read_rows(folders[0] / "hull" / "PBE.parquet", "hull")
-    hull_figures.convex_hull(tmp_path / f"a.{ending}", system, rows)
-    hull_figures.convex_hull(tmp_path / f"b.{ending}", system, rows)
+    entries = placed(folders[0] / "hull" / "PBE.parquet")
+    hull_figures.convex_hull(tmp_path / f"a.{ending}", system, entries)
+    hull_figures.convex_hull(tmp_path / f"b.{ending}", system, entries)
     content = (tmp_path / f"a.{ending}").read_bytes()
     assert content == (tmp_path / f"b.{ending}").read_bytes()
     assert content.lstrip().startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending])
@@ -132,9 +156,9 @@ def test_users_get_a_file_with_the_same_bytes_each_time(system, ending, tmp_path
 )
 def test_what_can_not_be_drawn_is_refused(name, system, words, tmp_path):
     folders = synthetic.make(tmp_path / "c", rounds=1, per_round=40)
-    rows = tables.read_rows(folders[0] / "hull" / "PBE.parquet", "hull")
+    entries = placed(folders[0] / "hull" / "PBE.parquet")
     with pytest.raises(ConfigError, match=words):
-        hull_figures.convex_hull(tmp_path / name, system, rows)
+        hull_figures.convex_hull(tmp_path / name, system, entries)
     assert not (tmp_path / name).exists()
 
 

@@ -298,3 +298,16 @@ def test_the_commands_of_the_page_are_ones_that_the_parser_takes():
         if words == ["import", "vasp"]:
             continue
         assert callable(cli._parser().parse_args(words).run), command
+
+
+def test_the_hull_of_a_system_is_drawn(tmp_path, mine, capsys):
+    code, out, _ = run(capsys, mine, "--chemsys", "Li-O", "--plot", tmp_path / "hull.png")
+    assert code == 0
+    assert "hull.png: the hull of Li-O" in out
+    assert (tmp_path / "hull.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_can_not_be_drawn_is_said_before_anything_is_read(tmp_path, capsys):
+    code, _, err = run(capsys, tmp_path / "absent.csv", "--plot", tmp_path / "hull.png")
+    assert code == 2
+    assert "--plot draws the entries of one system: it needs --chemsys" in err

@@ -7,14 +7,16 @@ here, only drawn; tie lines of a ternary system are the edges of the hull's face
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from hullforge.errors import ConfigError
-from hullforge.reports.data import formula_parts
 from hullforge.reports.figures import INK, MARKERS, PALETTE, PAPER, panel, pretty
+from hullforge.thermo.formulas import parse
 
 #: Steps of the distance to the hull, eV/atom, each with its colour and marker; the last is for all beyond.
 STEPS = ((0.025, "#0072B2", "o"), (0.05, "#009E73", "s"), (0.1, "#E69F00", "^"), (math.inf, "#D55E00", "v"))
@@ -175,7 +177,6 @@ def tie_lines(stable: Sequence[Phase]) -> list[tuple[Phase, Phase]]:
     The three elements must be among them. Where more than three phases lie in one plane, the facets are one of
     several equal ways to divide it.
     """
-    import numpy as np
     from scipy.spatial import ConvexHull
 
     points = np.array([[*_place(phase), phase.formation_energy] for phase in stable])
@@ -229,31 +230,18 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def convex_hull(path: Path, elements: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def convex_hull(path: Path, elements: Sequence[str], entries: pa.Table) -> None:
     """Draw the convex hull of a system of two or three elements to `path` (.png, .svg or .pdf).
 
-    `rows` need `chemical_formula_reduced`, `formation_energy_per_atom`, `e_above_hull` and `is_on_hull`, energies
-    in eV/atom; rows of other systems and rows without a distance are passed over. Raises `ConfigError` for another
-    number of elements, another kind of file, and a system without both or all three elements.
+    `entries` needs the columns `formula`, `formation_energy_per_atom`, `e_above_hull` (eV/atom) and `is_on_hull`; rows
+    of other systems and rows without a distance are passed over. Raises `ConfigError` for another number of elements,
+    another kind of file, and a system without an entry of each element.
     """
     if len(set(elements)) != len(elements) or len(elements) not in (2, 3):
         raise ConfigError(
             f"a hull of {'-'.join(elements) or 'no elements'} can't be drawn; name two or three elements"
         )
-    phases = []
-    for row in rows:
-        counts = dict(formula_parts(row["chemical_formula_reduced"]))
-        if set(counts) <= set(elements) and row["e_above_hull"] is not None:
-            total = sum(counts.values())
-            phases.append(
-                Phase(
-                    row["chemical_formula_reduced"],
-                    tuple(counts.get(element, 0) / total for element in elements),
-                    row["formation_energy_per_atom"],
-                    row["e_above_hull"],
-                    row["is_on_hull"],
-                )
-            )
+    phases = _phases(elements, entries)
     lacking = [
         element
         for index, element in enumerate(elements)
@@ -269,3 +257,34 @@ def convex_hull(path: Path, elements: Sequence[str], rows: Iterable[Mapping[str,
         binary_hull((elements[0], elements[1]), points, 1, title, path)
     else:
         ternary_hull(elements, phases, title, path)
+
+
+def _phases(elements: Sequence[str], entries: pa.Table) -> list[Phase]:
+    """Give the placed entries whose elements are all among `elements`, formulas reduced."""
+    formulas = parse(entries["formula"])
+    inside = formulas.usable(np.array([symbol in elements for symbol in formulas.order]))
+    counts = [
+        {
+            formulas.order[element]: int(count)
+            for element, count in zip(formulas.elements[a:b], formulas.counts[a:b], strict=True)
+        }
+        if chosen
+        else {}
+        for chosen, a, b in zip(inside, formulas.start[:-1], formulas.start[1:], strict=True)
+    ]
+    names = ("formation_energy_per_atom", "e_above_hull", "is_on_hull")
+    rows = np.flatnonzero(inside[formulas.code])
+    columns = (entries[name].take(pa.array(rows)).to_pylist() for name in names)
+    return [
+        Phase(
+            "".join(symbol + (str(n) if n > 1 else "") for symbol, n in content.items()),
+            tuple(content.get(element, 0) / sum(content.values()) for element in elements),
+            energy,
+            above,
+            stable,
+        )
+        for content, energy, above, stable in zip(
+            (counts[code] for code in formulas.code[rows]), *columns, strict=True
+        )
+        if energy is not None and above is not None
+    ]
