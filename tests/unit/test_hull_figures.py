@@ -85,12 +85,30 @@ def test_labels_do_not_overlap_where_there_is_room():
     ]
     shifts = hull_figures._labels(compounds, [*ELEMENTS, *compounds])
     boxes = []
+    assert None not in shifts
     for p, (dx, dy) in zip(compounds, shifts, strict=True):
         x, y = (hull_figures._SIDE * v for v in hull_figures._place(p))
         half = hull_figures._LETTER * len(p.formula) / 2
         boxes.append((x + dx - half, y + dy - 5, x + dx + half, y + dy + 5))
     for a, b in itertools.combinations(boxes, 2):
         assert hull_figures._overlap(a, b) == 0
+
+
+def test_names_without_room_are_left_out_and_counted():
+    """Every composition up to eight atoms is stable: far too many names for one triangle, or one binary hull."""
+    compounds = [
+        phase(f"A{a}B{b}C{c}", (a / n, b / n, c / n), -0.1 * (1 + min(a, b, c)))
+        for a, b, c in itertools.product(range(7), repeat=3)
+        if 2 <= (n := a + b + c) <= 8 and max(a, b, c) < n
+    ]
+    shifts = hull_figures._labels(compounds, [*ELEMENTS, *compounds])
+    named = sum(shift is not None for shift in shifts)
+    assert 10 < named < len(compounds)
+    svg = hull_figures.ternary_hull("ABC", [*ELEMENTS, *compounds], "A–B–C")
+    assert re.search(r"\d+ of \d+ names left out", svg)
+    points = [(k / 40, -k * (40 - k) / 400, 0, True, f"A{40 - k}B{k}") for k in range(1, 40)]
+    binary = hull_figures.binary_hull(("A", "B"), points, 1, "A–B")
+    assert re.search(r"\d+ of 39 names left out", binary)
 
 
 def test_a_triangle_shows_names_and_counts_by_distance():

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -71,19 +72,25 @@ def binary_hull(
                         zorder=3,
                         clip_on=False,
                     )
-        for x, energy, formula in stable:
-            if 0 < x < 1:
-                side = "right" if x > 0.5 else "left" if x < 0.5 else "center"
+        compounds = [entry for entry in stable if 0 < entry[0] < 1]
+        shifts = _below(
+            [(x, energy) for x, energy, _ in compounds],
+            [f for *_, f in compounds],
+            1.38 * depth + 1.05 * ceiling + 0.03,
+        )
+        for (x, energy, formula), shift in zip(compounds, shifts, strict=True):
+            if shift is not None:
                 axes.annotate(
                     pretty(formula),
                     (x, energy),
-                    (0, -8),
+                    shift,
                     textcoords="offset points",
-                    ha={"left": "right", "right": "left", "center": "center"}[side],
-                    va="top",
+                    ha="center",
+                    va="center",
                     fontsize=9,
                     fontweight="bold",
                 )
+        _left_out(axes, shifts)
         beyond = sum(energy > ceiling for _, energy, _, _, _ in points)
         if beyond:
             axes.annotate(
@@ -110,7 +117,9 @@ def ternary_hull(system: Sequence[str], phases: Sequence[Phase], title: str, fil
     unstable = [
         phase for phase in _lowest(p for p in phases if not p.is_on_hull) if _place(phase) not in at_stable
     ]
-    with panel(f"triangle {title}", title, width=4.4, height=3.75, file=file) as drawn:
+    # A page gives every triangle the same room; a file may take more where there is much to name.
+    size = 1.8 if file is not None and len(stable) > 15 else 1.0
+    with panel(f"triangle {title}", title, width=4.4 * size, height=3.75 * size, file=file) as drawn:
         axes = drawn.axes
         axes.set_axis_off()
         axes.fill(*zip(*_CORNERS, strict=True), facecolor="none", edgecolor=INK, linewidth=1.0)
@@ -140,12 +149,15 @@ def ternary_hull(system: Sequence[str], phases: Sequence[Phase], title: str, fil
                 fontsize=10.5,
             )  # fmt: skip
         compounds = [phase for phase in stable if max(phase.fractions) < 1]
-        for phase, shift in zip(compounds, _labels(compounds, [*stable, *unstable]), strict=True):
-            axes.annotate(
-                pretty(phase.formula), _place(phase), shift, textcoords="offset points", ha="center",
-                va="center", fontsize=8.5, zorder=5,
-                bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.6},
-            )  # fmt: skip
+        shifts = _labels(compounds, [*stable, *unstable], size)
+        for phase, shift in zip(compounds, shifts, strict=True):
+            if shift is not None:
+                axes.annotate(
+                    pretty(phase.formula), _place(phase), shift, textcoords="offset points", ha="center",
+                    va="center", fontsize=8.5, zorder=2.5,
+                    bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.6},
+                )  # fmt: skip
+        _left_out(axes, shifts)
         axes.set(xlim=(-0.12, 1.12), ylim=(-0.09, 0.95), aspect="equal")
         axes.annotate(
             title, (0, 1), xycoords="axes fraction", ha="left", va="top", fontsize=10.5, annotation_clip=False
@@ -190,43 +202,90 @@ def tie_lines(stable: Sequence[Phase]) -> list[tuple[Phase, Phase]]:
     return [(stable[a], stable[b]) for a, b in sorted(pairs)]
 
 
+Box = tuple[float, float, float, float]
+Shift = tuple[float, float]
+
 #: Size of a label's letter and line, and of the triangle's side, in points: good enough to keep labels apart.
 _LETTER, _LINE, _SIDE = 6.0, 11.0, 235.0
+#: Width and height of the frame of a binary system, in points.
+_FRAME = (195.0, 140.0)
 _DIRECTIONS = tuple((math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)) for k in range(8))
+#: A label that covers more than this of markers and other labels is left out, square points.
+_COVERED = 6.0
 
 
-def _labels(phases: Sequence[Phase], all_phases: Sequence[Phase]) -> list[tuple[float, float]]:
-    """Choose where each phase's label goes, in points from its marker, so that labels and markers overlap least.
+def _labels(phases: Sequence[Phase], all_phases: Sequence[Phase], size: float = 1.0) -> list[Shift | None]:
+    """Choose where each phase's label goes, in points from its marker, so that it covers no marker and no other label.
 
-    Of equally free places the one that points away from the triangle's middle is taken.
+    Of equally free places the one that points away from the triangle's middle is taken. The deepest phases choose
+    first; where no place is free, None.
     """
-    boxes = [
-        (x - 4, y - 4, x + 4, y + 4) for x, y in ((_SIDE * a, _SIDE * b) for a, b in map(_place, all_phases))
-    ]
-    out = []
-    for phase in phases:
+    side = _SIDE * size
+    boxes = [_box(side * a, side * b, 8, 8) for a, b in map(_place, all_phases)]
+    out: list[Shift | None] = [None] * len(phases)
+    for index in sorted(range(len(phases)), key=lambda i: (phases[i].formation_energy, phases[i].formula)):
+        phase = phases[index]
         a, b = _place(phase)
-        x, y, width = _SIDE * a, _SIDE * b, _LETTER * len(phase.formula)
+        width = _LETTER * len(phase.formula)
         away = (a - 0.5, b - _HEIGHT / 3)
-        best = (math.inf, (0.0, 0.0), (x, y, x, y))
+        best: tuple[float, Shift, Box] | None = None
         for reach in (1.0, 1.6):
             for dx, dy in _DIRECTIONS:
                 # The label's edge, not its middle, keeps its distance from the marker.
                 shift = (dx * reach * (5 + width / 2), dy * reach * (6 + _LINE / 2))
-                middle = (x + shift[0], y + shift[1])
-                box = (
-                    middle[0] - width / 2, middle[1] - _LINE / 2, middle[0] + width / 2, middle[1] + _LINE / 2,
-                )  # fmt: skip
-                cost = sum(_overlap(box, other) for other in boxes)
-                cost += 20 * reach - 15 * (dx * away[0] + dy * away[1]) / (math.hypot(*away) + 0.05)
-                if cost < best[0] - 1e-9:
+                box = _box(side * a + shift[0], side * b + shift[1], width, _LINE)
+                covered = sum(_overlap(box, other) for other in boxes)
+                cost = covered + 20 * reach - 15 * (dx * away[0] + dy * away[1]) / (math.hypot(*away) + 0.05)
+                if covered <= _COVERED and (best is None or cost < best[0] - 1e-9):
                     best = (cost, shift, box)
-        out.append(best[1])
-        boxes.append(best[2])
+        if best is not None:
+            out[index] = best[1]
+            boxes.append(best[2])
     return out
 
 
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+def _below(points: Sequence[tuple[float, float]], texts: Sequence[str], span: float) -> list[Shift | None]:
+    """Choose where the labels of a binary hull's phases go: below it, outwards, none over another; None: no room.
+
+    `points`: (fraction, energy); `span` is the range of the energies that are drawn.
+    """
+    width, height = _FRAME
+    places = [(width * x, height * energy / span) for x, energy in points]
+    boxes = [_box(x, y, 8, 8) for x, y in places]
+    out: list[Shift | None] = [None] * len(points)
+    for index in sorted(range(len(points)), key=lambda i: (points[i][1], points[i][0])):
+        half = (_LETTER + 0.8) * len(texts[index]) / 2
+        outwards = math.copysign(1, points[index][0] - 0.5) if points[index][0] != 0.5 else 0
+        for dx, dy in (
+            (outwards * half, -13),
+            (0, -13),
+            (outwards * (half + 8), -6),
+            (outwards * half, -24),
+            (0, -24),
+        ):
+            box = _box(places[index][0] + dx, places[index][1] + dy, 2 * half, _LINE)
+            if sum(_overlap(box, other) for other in boxes) <= _COVERED:
+                out[index] = (dx, dy)
+                boxes.append(box)
+                break
+    return out
+
+
+def _left_out(axes: Any, shifts: Sequence[Shift | None]) -> None:
+    """Write how many names found no room."""
+    missing = sum(shift is None for shift in shifts)
+    if missing:
+        axes.annotate(
+            f"{missing} of {len(shifts)} names left out", (0, 0), (4, 4), xycoords="axes fraction",
+            textcoords="offset points", ha="left", va="bottom", fontsize=8, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _box(x: float, y: float, width: float, height: float) -> Box:
+    return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def _overlap(a: Box, b: Box) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
