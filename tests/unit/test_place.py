@@ -87,6 +87,24 @@ def test_an_energy_that_is_not_a_number_is_named(tmp_path):
         run(tmp_path, [*ROWS[1:], row(("Al",), float("nan"), "p1-fcc")])
 
 
+def test_an_impossible_energy_is_a_row_that_takes_no_part(tmp_path, caplog):
+    """A run that ended in nonsense must neither stop the campaign nor pull down the hull."""
+    nonsense = row(("Al", "Cu"), -80.0, "p1-nonsense")
+    hull, _ = run(tmp_path, ROWS)
+    tables.write(tmp_path / "calculations.parquet", "calculations", [*ROWS, nonsense])
+    place.run(
+        "PBE", 0, [tmp_path / "calculations.parquet"], tmp_path / "hull.parquet", tmp_path / "r.parquet"
+    )
+    rows = {r["calculation_id"]: r for r in tables.read_rows(tmp_path / "hull.parquet", "hull")}
+    spoiled = rows.pop(nonsense["calculation_id"])
+    assert spoiled["hull_status"] == "impossible_energy"
+    assert spoiled["e_above_hull"] is spoiled["formation_energy_per_atom"] is None
+    assert (spoiled["is_on_hull"], spoiled["decomposition"]) == (False, [])
+    assert rows == {r["calculation_id"]: r for r in hull.values()}
+    assert "-36.1 eV/atom, and no compound is below -10" in caplog.text
+    assert place.load_hull(tmp_path / "hull.parquet").query([[0, 0.5, 0.5]], [0.0]) < 1
+
+
 def test_of_equal_references_the_smallest_id_counts(tmp_path):
     twin = row(("Al",), -3.7, "p1-twin")
     _, references = run(tmp_path, [*ROWS, twin])

@@ -346,7 +346,7 @@ TABLES: dict[str, Table] = {
                 C("formation_energy_per_atom", F64, "against the lowest elemental calculations of the same theory, corrected", "eV/atom", "the row is not placed: see hull_status"),
                 C("e_above_hull", F64, "distance to the convex hull", "eV/atom", "the row is not placed: see hull_status"),
                 C("is_on_hull", BOOL, "e_above_hull <= 1e-8 eV/atom"),
-                C("hull_status", STR, "ok, missing_reference or incompatible"),
+                C("hull_status", STR, "ok, missing_reference, incompatible or impossible_energy"),
                 C("decomposition", many(pa.struct([("calculation_id", STR), ("fraction", F64)])), "stable phases at this composition, fractions of atoms"),
                 C("chemical_potentials", many(F64), "one per element of `elements`, relative to the elemental references", "eV/atom", "the row is not placed: see hull_status"),
             ),

@@ -114,6 +114,10 @@ class HullStatus(Described):
         "missing_reference",
         "an element of the row has no elemental calculation in this theory",
     )
+    IMPOSSIBLE_ENERGY = (
+        "impossible_energy",
+        "its energy can't be one, judged by formation energies that would follow; it takes no part in the hull",
+    )
     INCOMPATIBLE = (
         "incompatible",
         "the correction scheme doesn't fit, or without a scheme U is another than that of the elements",

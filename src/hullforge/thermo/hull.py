@@ -70,14 +70,14 @@ class Placement:
 
     e_above_hull: Floats
     is_on_hull: NDArray[np.bool_]
-    _ids: Sequence[str] | pa.Array
+    _ids: Sequence[str] | pa.Array | pa.ChunkedArray
     _nelements: int
     levels: tuple[Solved, ...]
 
     @cached_property
     def decomposition(self) -> list[list[tuple[str, float]]]:
         """For each entry the stable phases at its composition, `(id, fraction of atoms)`, largest share first."""
-        ids = self._ids.to_pylist() if isinstance(self._ids, pa.Array) else self._ids
+        ids = self._ids.to_pylist() if isinstance(self._ids, pa.Array | pa.ChunkedArray) else self._ids
         out: list[list[tuple[str, float]]] = [[] for _ in self.e_above_hull]
         for solved in self.levels:
             texts = [
@@ -164,7 +164,11 @@ class ConvexHull:
 
     @classmethod
     def from_formulas(
-        cls, elements: Sequence[str], formulas: Formulas, formation_energy_per_atom: Floats, ids: pa.Array
+        cls,
+        elements: Sequence[str],
+        formulas: Formulas,
+        formation_energy_per_atom: Floats,
+        ids: pa.Array | pa.ChunkedArray,
     ) -> "ConvexHull":
         """Make the hull of N entries that are sorted by id, as `from_formation_energies` does, without a loop.
 
@@ -220,7 +224,10 @@ class ConvexHull:
         return _without_noise(out)
 
     def _build(
-        self, levels: Iterable[tuple[int, Compositions]], energies: Floats, ids: Sequence[str] | pa.Array
+        self,
+        levels: Iterable[tuple[int, Compositions]],
+        energies: Floats,
+        ids: Sequence[str] | pa.Array | pa.ChunkedArray,
     ) -> None:
         above = np.full(len(energies), np.nan)
         all_solved = []

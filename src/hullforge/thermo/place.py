@@ -6,9 +6,10 @@ energies are taken against) and, where phases are known beforehand, `known_phase
 calculations and may be references; they are rows of their own table, not of `hull`. Rows whose recovery touched the
 energy (`protocol_drift`) are left out; energies of two theories are never placed together. Whole columns at a time,
 for millions of calculations. Which corrections are added is decided by `hullforge.thermo.corrections`; what it can't
-make comparable is a row without formation energy, with the reason.
+make comparable, and what has an energy that can't be one, is a row without formation energy, with the reason.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,10 @@ from hullforge.thermo.build import build, with_id_called
 from hullforge.thermo.formulas import PROBLEMS, parse
 from hullforge.thermo.hull import ConvexHull
 from hullforge.thermo.known import Phase
+from hullforge.thermo.refusals import Refusal
 from hullforge.thermo.simplex import Floats
+
+_LOG = logging.getLogger(__name__)
 
 #: Columns of `calculations` that the hull is made from; most of them go on to the table `hull`.
 COPIED = (
@@ -122,8 +126,10 @@ def placed(
                 "formula": shared["chemical_formula_reduced"],
                 "energy_per_atom": energies,
             }
-        )
+        ),
+        on_bad="refuse",
     )
+    _tell(built.refused, {phase.phase_id for phase in known})
     chosen = pc.index_in(built.references["id"], shared["calculation_id"])
     references = shared.take(chosen).append_column("element", built.references["element"])
     references = references.append_column("correction_scheme", pa.repeat(scheme.value, len(references)))
@@ -139,8 +145,9 @@ def placed(
             name, with_id_called(column, "calculation_id") if name == "decomposition" else column
         )
 
-    if len(left_out):
-        hull = pa.concat_tables([_bare(hull), _bare(_unplaced(left_out.select(copied), hull.schema))])
+    refused = calculations.filter(pc.is_in(calculations["calculation_id"], built.refused["id"]))
+    for rows, status in ((left_out, HullStatus.INCOMPATIBLE), (refused, HullStatus.IMPOSSIBLE_ENERGY)):
+        hull = pa.concat_tables([_bare(hull), _bare(_unplaced(rows.select(copied), hull.schema, status))])
     for name, value in {"correction_scheme": pa.scalar(scheme.value), "hull_version": version}.items():
         hull = hull.append_column(name, pa.repeat(value, len(hull)))
 
@@ -162,15 +169,27 @@ _RESULTS = (
 )  # fmt: skip
 
 
-def _unplaced(rows: pa.Table, like: pa.Schema) -> pa.Table:
+def _tell(refused: pa.Table, known: set[str]) -> None:
+    """Warn of calculations with impossible energies, which stay out; raise `TableError` for all else."""
+    for row in refused.to_pylist():
+        kind = "known phase" if row["id"] in known else "calculation"
+        text = f"{kind} {row['id']}: {row['detail']}"
+        if row["reason"] != Refusal.IMPOSSIBLE_ENERGY or row["id"] in known:
+            raise TableError(text)
+        _LOG.warning("%s It takes no part in the hull", text)
+
+
+def _unplaced(rows: pa.Table, like: pa.Schema, status: HullStatus) -> pa.Table:
     """Give rows that take no part in the hull the columns of results that it has for the others."""
     nothing = pa.nulls(len(rows), pa.float64())
     columns = {
-        "energy_correction_per_atom": nothing,
+        "energy_correction_per_atom": pc.if_else(
+            pc.is_nan(rows["energy_correction_per_atom"]), None, rows["energy_correction_per_atom"]
+        ),
         "formation_energy_per_atom": nothing,
         "e_above_hull": nothing,
         "is_on_hull": pa.array(np.zeros(len(rows), dtype=bool)),
-        "hull_status": pa.repeat(HullStatus.INCOMPATIBLE.value, len(rows)),
+        "hull_status": pa.repeat(status.value, len(rows)),
         "decomposition": pa.array([[] for _ in range(len(rows))], like.field("decomposition").type),
         "chemical_potentials": pa.nulls(len(rows), like.field("chemical_potentials").type),
     }
