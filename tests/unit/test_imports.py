@@ -1,5 +1,6 @@
 """Reading what others published: each kind of file, what is refused and why, and how much memory it takes."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -17,10 +18,11 @@ from hullforge import cli
 from hullforge.errors import TableError
 from hullforge.imports import load
 from hullforge.imports.alexandria import Alexandria
-from hullforge.imports.base import BadRowError, counts_of
+from hullforge.imports.base import BadRowError, Refused, counts_of
 from hullforge.imports.columns import Columns
 from hullforge.imports.extxyz import ExtXyz
 from hullforge.imports.json_stream import objects
+from hullforge.imports.pymatgen_entries import found, guarded, id_of
 from hullforge.imports.tabular import Csv, Parquet
 from hullforge.store import tables
 
@@ -442,3 +444,59 @@ def test_a_row_without_correction_is_corrected_by_nothing_where_the_user_names_t
     path = write_json(tmp_path / "a.json", [plain])
     (row,) = imported(tmp_path, Alexandria(), path, said=load.Said("PBE", "MP2020"))[0].values()
     assert (row["energy_correction_per_atom"], row["correction_scheme"]) == (0.0, "MP2020")
+
+
+def paths_of(value, path=()):
+    """Every place in nested JSON."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from paths_of(inner, (*path, key))
+
+
+WEIRD = VALUES | st.sampled_from(
+    [float("nan"), float("inf"), 1e300, -1e18, 10**12, "1e400", {"Li": 1e15}, [[]], "Li"]
+)
+
+
+@given(st.data())
+@settings(max_examples=250, deadline=None)
+def test_no_value_anywhere_in_an_entry_raises_or_breaks_the_table(data):
+    whole = entry() | {"parameters": {"run_type": "GGA+U", "hubbards": {"Li": 1.0}, "potcar_symbols": ["PBE Li"]},
+                       "energy_adjustments": [{"value": 0.1, "cls": {"@class": "X"}}]}  # fmt: skip
+    path = data.draw(st.sampled_from(list(paths_of(whole))))
+    weird = data.draw(WEIRD)
+    holder = {"root": json.loads(json.dumps(whole))}
+    at = holder
+    for key in ("root", *path)[:-1]:
+        at = at[key]
+    at[("root", *path)[-1]] = weird
+
+    class One:
+        name = "fuzz"
+
+        def read(self, _):
+            row, id_ = "entry 1", id_of(holder["root"], ("mat_id",))
+            yield guarded(lambda: found(holder["root"], row, id_), row, id_)
+
+    (item,) = load.rows(One(), "x", load.Said("PBE"), load.Checks())
+    if not isinstance(item, Refused):
+        table = tables.from_rows("entries", [item])
+        assert np.isfinite(table["energy_per_atom"][0].as_py())
+
+
+GOOD = st.just(("x", "Li2O", "-14.1", "3"))
+CELLS = st.text(max_size=8) | st.sampled_from(
+    ["nan", "inf", "-", "Li2O", "1e400", "1e17", "Li99999999999999999", "0", "-3"]
+)
+
+
+@given(st.lists(st.tuples(GOOD, st.integers(0, 3), CELLS), min_size=1, max_size=5))
+@settings(max_examples=120, deadline=None)
+def test_no_text_in_a_csv_raises_or_is_lost(tmp_path_factory, rows):
+    rows = [[*row[:place], cell, *row[place + 1 :]] for row, place, cell in rows]
+    folder = tmp_path_factory.mktemp("csv")
+    with (folder / "a.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("id", "formula", "energy", "nsites"), *rows])
+    summary = load.run(Csv(), [str(folder / "a.csv")], load.Said("PBE"), folder / "e.parquet", progress=False)
+    assert summary.entries + sum(summary.refused.values()) == len(rows)

@@ -15,6 +15,9 @@ from typing import Any, Protocol
 from hullforge.store.structures import NUMBERS
 from hullforge.store.vocabulary import ImportRefusal
 
+#: No cell has more atoms of an element.
+_MOST = 1_000_000
+
 
 class BadRowError(Exception):
     """A row can't become an entry; caught where rows are made, and never leaves an importer."""
@@ -120,9 +123,10 @@ def whole_counts(amounts: Mapping[str, Any]) -> dict[str, int]:
         number = optional(amount)
         if NUMBERS.get(symbol, 0) == 0:
             raise BadRowError(ImportRefusal.BAD_FORMULA, f"{symbol!r} is no element")
-        if number is None or number < 0 or abs(number - round(number)) > 1e-6:
+        if number is None or not 0 <= number <= _MOST or abs(number - round(number)) > 1e-6:
             raise BadRowError(
-                ImportRefusal.BAD_FORMULA, f"there are {amount!r} atoms of {symbol}; a whole number is needed"
+                ImportRefusal.BAD_FORMULA,
+                f"there are {amount!r} atoms of {symbol}; a whole number up to {_MOST} is needed",
             )
         if round(number):
             counts[symbol] = round(number)

@@ -42,6 +42,8 @@ MEANINGS: dict[str, tuple[str, ...]] = {
     "total_magnetization": ("total_magnetization",),
     "space_group_it_number": ("space_group_it_number",),
 }
+#: No cell has more atoms.
+_MOST = 1_000_000
 #: What makes a structure, by OPTIMADE's names.
 STRUCTURE = ("species_at_sites", "species", "lattice_vectors", "cartesian_site_positions", "dimension_types")
 
@@ -103,8 +105,8 @@ def found(values: Mapping[str, Any], meant: Mapping[str, str], row: str, id_: st
 
     crystal, sites = _structure(values)
     counts: Mapping[str, int] = sites or counts_of(str(value("formula") or ""))
-    given = optional(value("nsites"))
-    nsites = len(crystal.numbers) if crystal else int(given) if given else None
+    given = optional(value("nsites")) or 0.0
+    nsites = len(crystal.numbers) if crystal else int(given) if 1 <= given <= _MOST else None
     total = energy(value("energy_per_atom"), meant.get("energy_per_atom", ""))
     cell = None
     if total is None:

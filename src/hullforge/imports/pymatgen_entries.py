@@ -38,7 +38,7 @@ def guarded(read: Callable[[], Found], row: str, id_: str) -> Found | Refused:
         return read()
     except BadRowError as error:
         return Refused(row, id_, error.reason, str(error))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         return Refused(
             row, id_, ImportRefusal.UNREADABLE, f"not what its format says: {type(error).__name__} {error}"
         )
@@ -153,7 +153,7 @@ def _structure(given: Mapping[str, Any], counts: Mapping[str, int]) -> Structure
             symbols.append(species["element"])
             positions.append(site["xyz"] if "xyz" in site else (np.asarray(site["abc"]) @ cell).tolist())
         pbc = [bool(periodic) for periodic in lattice.get("pbc", (True, True, True))]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise BadRowError(
             ImportRefusal.BAD_STRUCTURE, f"no structure that can be read: {type(error).__name__} {error}"
         ) from error
@@ -177,6 +177,10 @@ def structure(
             f"its structure holds {_formula(own)}, the row is about {_formula(counts)}",
         )
     places = np.asarray(positions, dtype=float)
+    if len(cell) != 9 or len(pbc) != 3:
+        raise BadRowError(
+            ImportRefusal.BAD_STRUCTURE, "its lattice is not three vectors with three periodicities"
+        )
     if places.shape != (len(symbols), 3) or not np.isfinite(places).all() or not np.isfinite(cell).all():
         raise BadRowError(
             ImportRefusal.BAD_STRUCTURE, "its structure has positions or a cell that are no numbers"
