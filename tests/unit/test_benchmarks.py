@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import perovskites, runner, screening_gpu, screening_memory, screening_throughput, unranking
+from benchmarks import (
+    perovskites,
+    perovskites_screener,
+    runner,
+    screening_gpu,
+    screening_memory,
+    screening_throughput,
+    unranking,
+)
 from hullforge.crystals.prototypes import compile_structure
 from hullforge.screening.graphs import GraphTable
 from hullforge.store.structures import NUMBERS
@@ -180,6 +188,7 @@ def screened(monkeypatch, uncertainty):
     monkeypatch.setattr(perovskites.perovskites_baselines, "MODELS", {"baseline": with_error(0.2)})
     screener = SimpleNamespace(screener_predictions=with_error(0.1))
     monkeypatch.setattr(runner, "seam", lambda _: screener)
+    monkeypatch.setattr(perovskites, "find_spec", lambda _: None)
     return perovskites.run(long=False)
 
 
@@ -194,6 +203,21 @@ def test_a_screener_without_a_telling_uncertainty_does_not_hold(monkeypatch):
     outcome = screened(monkeypatch, lambda errors: np.arange(len(errors), dtype=float))
     assert outcome.figures["screener_mae_eV_per_cell_at_80_percent"] < 0.125
     assert outcome.holds is False
+
+
+def test_labels_are_drawn_from_all_that_elements_and_anions_allow():
+    rows = [
+        perovskites.Row(str(i), a, b, anions, 0.0)
+        for i, (a, b, anions) in enumerate(
+            [("Ca", "Ti", ("O", "O", "O")), ("Sr", "Zr", ("N", "O", "O")), ("K", "K", ("N", "O", "F"))]
+        )
+    ]
+    found = perovskites_screener.candidates(rows, 1000)
+    assert len(set(map(str, found))) == 5 * 5 * 3
+    assert perovskites_screener.candidates(rows, 10) == found[:10]
+    # CaTiO3 and TiCaO3, one on each cation's site.
+    oxides = [species for _, species in found if set(species) == {"Ca", "Ti", "O"}]
+    assert len(oxides) == 2
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ of their own, and no calculation, hull or release ever meets one.
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -45,31 +45,41 @@ def run(settings: LabelSettings, prototypes: Path, out: Path, checkpoint: Path |
             "training.pretrain.labels needs a potential; set prerelax.backend to chgnet or matgl"
         )
     drawn = draw(decorations.spaces(known, settings.elements, settings.site_groups), settings)
-    label = potential.describe().label
-    key = sha256(f"{settings.to_json()}{label}{[p.prototype_id for p in known]}".encode()).hexdigest()
+    label_all(potential, [(known[index], species) for index, species in drawn], out, checkpoint)
+
+
+def label_all(
+    potential: Potential,
+    candidates: Sequence[tuple[prototype_table.Prototype, tuple[str, ...]]],
+    out: Path,
+    checkpoint: Path | None = None,
+) -> None:
+    """Label the candidates and write the table; `checkpoint` as in `run`, bound to the candidates and the potential."""
+    backend = potential.describe().label
+    names = [ids.candidate_id(prototype.prototype_id, species) for prototype, species in candidates]
+    key = sha256(f"{backend}{names}".encode()).hexdigest()
     done = _read(checkpoint, key)
     rows: list[dict[str, Any]] = []
     with (
         _Journal(checkpoint, key, done) as journal,
-        tqdm(total=len(drawn), initial=len(done), desc="labels", unit="candidate", disable=not sys.stderr.isatty()) as bar,
+        tqdm(total=len(names), initial=len(done), desc="labels", unit="candidate", disable=not sys.stderr.isatty()) as bar,
     ):  # fmt: skip
-        for number, (index, species) in enumerate(drawn):
+        for number, (prototype, species) in enumerate(candidates):
             found: Mapping[str, Any]
             if number < len(done):
                 found = done[number]
             else:
-                found = scan(potential, decorations.decorate(known[index], species))
+                found = scan(potential, decorations.decorate(prototype, species))
                 journal.add(found)
                 bar.update()
-            prototype = known[index]
             rows.append(
                 {
-                    "candidate_id": ids.candidate_id(prototype.prototype_id, species),
+                    "candidate_id": names[number],
                     "prototype_id": prototype.prototype_id,
                     "species": list(species),
                     **found,
                     "volume_per_atom": found["volume_per_atom"] if prototype.pbc.all() else None,
-                    "backend": label,
+                    "backend": backend,
                 }
             )
     tables.write(out, "labels", sorted(rows, key=lambda row: row["candidate_id"]))
