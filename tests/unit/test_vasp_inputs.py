@@ -240,6 +240,21 @@ class TestCheck:
             ("POTCAR Fe_pv (PBE)", "it has no kinetic energy density, which a meta-GGA needs")
         ]
 
+    def changed(self, **changes):
+        data = ALEXANDRIA.model_dump()
+        data["engines"]["vasp"]["functionals"]["PBE"] |= changes
+        theory = protocol.Protocol.model_validate(data)
+        return vasp_check.missing(["Fe"], theory, ["PBE"], Execution(command=("ls",), potcars="spec"))
+
+    def test_a_misspelt_tag_which_vasp_would_pass_over_is_named(self):
+        rows = self.changed(incar={"EDIF": 1e-7})
+        assert [(row.what, row.remedy) for row in rows] == [("INCAR tag EDIF", "write EDIFF?")]
+
+    def test_an_option_that_the_input_set_has_not_is_named_before_any_structure_meets_it(self):
+        rows = self.changed(base_options={"xc_functional": "PBE"})
+        assert [row.what for row in rows] == [f"input of PBE relax{n}" for n in (1, 2, 3)]
+        assert "unexpected keyword argument 'xc_functional'" in rows[0].found
+
     def test_all_of_it_is_one_table_in_one_error(self):
         with pytest.raises(EngineError) as caught:
             VASP.check(["Fe", "Kr"], ALEXANDRIA, ["PBE"], None, Execution(command=("vasp_nowhere",)))
@@ -315,3 +330,10 @@ def test_the_grid_of_a_spacing_is_vasp_s():
     step = copper(None, "spacing")
     step.physics["KSPACING"] = 0.8
     assert vasp_inputs.irreducible_kpoints(step) == 8
+
+
+def test_without_spin_there_are_no_moments():
+    theory = ALEXANDRIA.model_copy(update={"spin": "none"})
+    physics = step_input(theory=theory).physics
+    assert physics["ISPIN"] == 1
+    assert "MAGMOM" not in physics

@@ -4,15 +4,19 @@ Comes in: elements, protocol, functionals and the campaign's `execution`; goes o
 of one table. Nothing is run, and no POTCAR is read further than its header and its hash.
 """
 
+import difflib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
+from pathlib import Path
 
 from hullforge.config import Execution
 from hullforge.dft.engines import vasp_inputs, vasp_potcars
 from hullforge.dft.engines.vasp_settings import VaspFunctional, functional_of
 from hullforge.dft.protocol import Protocol
+from hullforge.dft.step import Geometry
 from hullforge.errors import EngineError
+from hullforge.store.structures import SYMBOLS
 
 #: Labels that compute something else than a user may think, and what.
 DOUBTFUL = {
@@ -66,6 +70,9 @@ def missing(
     for name in functionals:
         ours = functional_of(protocol, name)
         rows += _sets(ours, f"protocol {protocol.name}, {name}")
+        rows += _tags(ours, f"protocol {protocol.name}, {name}")
+        if not rows and elements:
+            rows += _inputs(protocol, name, elements[0])
         for symbol in elements:
             for base in _bases(ours):
                 label = vasp_inputs.potcar_label(ours, base, symbol)
@@ -115,6 +122,42 @@ def _sets(ours: VaspFunctional, where: str) -> Iterator[Missing]:
             vasp_inputs.check_digest(ours, base, where)
         except EngineError as error:
             yield Missing(f"input set {base}", where, "another one", str(error))
+
+
+def _tags(ours: VaspFunctional, where: str) -> Iterator[Missing]:
+    """Say which INCAR tags nobody knows: VASP would pass over a misspelt one without a word."""
+    import json
+
+    import pymatgen.io.vasp as package
+
+    known = json.loads(Path(str(package.__file__)).with_name("incar_parameters.json").read_text())
+    for tags in (ours.incar, *(more for step in ours.steps.values() for more in (step.incar, step.first))):
+        for tag in tags:
+            if tag not in known:
+                close = difflib.get_close_matches(tag, known, n=1)
+                hint = f"write {close[0]}?" if close else "remove it"
+                yield Missing(f"INCAR tag {tag}", where, "no tag of VASP that pymatgen knows", hint)
+
+
+def _inputs(protocol: Protocol, functional: str, symbol: str) -> Iterator[Missing]:
+    """Say why no input can be made, tried with one atom in a cube: a wrong value of a tag or option of the set."""
+    cube = Geometry(
+        numbers=[SYMBOLS.index(symbol)],
+        cell=[4, 0, 0, 0, 4, 0, 0, 0, 4],
+        positions=[[0, 0, 0]],
+        pbc=[True] * 3,
+    )
+    for step in protocol.steps(functional, "vasp"):
+        try:
+            vasp_inputs.settings(functional, step, cube, protocol, {})
+        except (EngineError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+            text = " ".join(str(error).split())[:120]
+            yield Missing(
+                f"input of {functional} {step.name}",
+                f"protocol {protocol.name}",
+                text,
+                "mend it in the protocol",
+            )
 
 
 def _unfit(ours: VaspFunctional, functional: str, symbol: str, label: str) -> Iterator[Missing]:

@@ -77,7 +77,8 @@ ALEXANDRIA: tuple[Choice, ...] = (
            " use them, too"),
     Choice("ISMEAR", _PBE, "-5, or 0 where the grid has fewer than 4 points", "-5, or 0 likewise", "compatible with the"
            " Materials Project (paper 4.1)", "energies compare with the Materials Project's; forces of metals carry an error,"
-           " since partial occupancies are not varied with them", varies=True),
+           " since partial occupancies are not varied with them. Custodian's handler that would make it 2 is off (mend_smearing)",
+           varies=True),
     Choice("ISMEAR", _DRIVER, "1", "-5, or 0 where the grid has fewer than 4 points", "none, so VASP's 1 (driver)",
            "as published; written out, since a default may change", varies=True),
     Choice("SIGMA", _PBE, "0.05", "0.05", UNSAID, "without effect beside ISMEAR -5; the width where that is 0"),
