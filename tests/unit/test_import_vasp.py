@@ -221,7 +221,15 @@ def test_a_hidden_correction_and_files_of_two_runs_are_refused(root):
 def test_an_image_of_a_path_is_told_by_its_parents_incar(root):
     put(root / "neb", " IMAGES = 5\n", "INCAR")
     put(root / "neb" / "01", text_of("Li-relaxation", "OUTCAR"), "OUTCAR")
-    assert refusals(root) == {"runs/neb/01": "not_a_minimum"}
+    put(root / "good", SI)
+    assert refusals(root) == {"runs/neb": "no_output", "runs/neb/01": "not_a_minimum"}
+
+
+def test_a_folder_that_vasp_left_nothing_in_is_named(root):
+    put(root / "good", LI)
+    put(root / "never started", "ENCUT = 520", "INCAR.gz")
+    put(root / "plots", "not VASP's", "figure.svg")
+    assert refusals(root) == {"runs/never started": "no_output"}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from hullforge.errors import TableError
-from hullforge.imports.vasp_runs import Theory, Told, read_folder, suffixes_of, unreadable
+from hullforge.imports.vasp_runs import Theory, Told, leftover, read_folder, suffixes_of, unreadable
 from hullforge.store import ids, tables
 from hullforge.store.vocabulary import FailureReason, RunRefusal
 
@@ -89,7 +89,7 @@ def run(roots: Sequence[Path], out: Path, *, workers: int = 1, progress: bool = 
 def _folders(roots: Sequence[Path], closed: list[Told]) -> Iterator[tuple[Path, str]]:
     """Give each folder that holds a run, with its name: the root's, and the way from there; in the order of names.
 
-    Folders that can't be opened become refusals in `closed`.
+    Folders that can't be opened, or that VASP left nothing in, become refusals in `closed`.
     """
     names = [root.resolve().name for root in roots]
     for root, name in zip(roots, names, strict=True):
@@ -113,6 +113,8 @@ def _folders(roots: Sequence[Path], closed: list[Told]) -> Iterator[tuple[Path, 
             if suffixes_of(files):
                 found = True
                 yield Path(folder), called(folder)
+            elif one := leftover(called(folder), files):
+                closed.append(one)
         if not found:
             raise TableError(f"{root}: no vasprun.xml and no OUTCAR, compressed or not, lies anywhere below")
 

@@ -24,6 +24,8 @@ Row = dict[str, Any]
 
 #: Files that make a folder one in which VASP ran; between name and compression may stand a suffix (.relax1).
 _FILE = re.compile(r"(vasprun\.xml|OUTCAR)((?:\.(?!gz$|bz2$|xz$|gz\.|bz2\.|xz\.)\w+)?)(\.gz|\.bz2|\.xz)?")
+#: Files that say that VASP was to run there, or did.
+_LEFTOVER = re.compile(r"(INCAR|KPOINTS|OSZICAR|vaspout\.h5)(\.gz|\.bz2|\.xz)?")
 #: Two steps of one calculation: the second starts where the first ended, angstrom.
 _SAME_PLACE = 1e-4
 #: A part of the energy that comes from no electronic step, eV; larger than rounding, smaller than any correction.
@@ -77,6 +79,14 @@ def suffixes_of(names: Sequence[str]) -> list[str]:
     """Give the suffixes of the runs among file names, in the order in which custodian makes them."""
     found = {match[2] for name in names if (match := _FILE.fullmatch(name))}
     return sorted(found, key=lambda suffix: (suffix == "", suffix))
+
+
+def leftover(name: str, files: Sequence[str]) -> Told | None:
+    """Give the refusal of a folder without a run that VASP was meant for, by its files; None for any other folder."""
+    left = sorted(file for file in files if _LEFTOVER.fullmatch(file))
+    if not left or suffixes_of(files):
+        return None
+    return _refused(name, "", RunRefusal.NO_OUTPUT, f"{', '.join(left)}, but neither vasprun.xml nor OUTCAR")
 
 
 def read_folder(folder: Path, name: str) -> list[Told]:

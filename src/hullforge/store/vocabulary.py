@@ -87,6 +87,7 @@ class RunRefusal(Described):
 
     FOREIGN = "foreign", "the file is not VASP's, is damaged, or holds nothing that was computed"
     UNREADABLE = "unreadable", "the folder or the file can't be opened"
+    NO_OUTPUT = "no_output", "VASP's inputs or OSZICAR are here, but neither vasprun.xml nor OUTCAR"
     TRUNCATED = "truncated", "the file ends early: the run was killed, or the copy is not whole"
     NO_ENERGY = "no_energy", "the run is whole and has no ionic step with an energy"
     THEORY_UNKNOWN = (
