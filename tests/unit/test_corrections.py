@@ -10,11 +10,13 @@ import synthetic
 from hullforge import check, config
 from hullforge.dft import protocol as protocols
 from hullforge.errors import ConfigError, TableError
-from hullforge.reports import report
+from hullforge.imports import files
+from hullforge.reports import data, findings, report
 from hullforge.reports.data import formula_parts
 from hullforge.store import tables
 from hullforge.store.structures import NUMBERS, composition_columns
 from hullforge.thermo import corrections, known, place
+from hullforge.thermo.build import build
 from hullforge.thermo.corrections import Scheme
 
 DATA_SETS = {
@@ -319,7 +321,36 @@ def test_the_report_says_what_was_not_placed_and_why(placed_with, tmp_path):
     report.run("x", "", 0, [folder], ["PBE"], tmp_path / "out", None, ["PBE-MP2020"])
     html = (tmp_path / "out" / "report.html").read_text()
     assert "Energies of PBE are corrected with MP2020" in html
+    campaign = data.read("x", 0, [folder], ["PBE"], None, ["PBE-MP2020"])
+    assert [row["element"] for row in findings.elements(campaign)] == ["Fe", "O", "S"]
     assert "incompatible: U of Fe is 0 eV, MP2020 expects 5.3" in html
+
+
+def test_energies_with_and_without_u_are_two_theories_to_whoever_makes_a_hull_of_the_files(
+    placed_with, tmp_path
+):
+    with pytest.raises(TableError, match=r"2 of PBE\+U of vasp, theory t"):
+        _made(placed_with, tmp_path / "calculations.parquet")
+    with pytest.raises(TableError, match=r"2 of PBE\+U, theory t"):
+        _made(placed_with, tmp_path / "MP2020.parquet", files.Scale.RAW)
+
+
+@pytest.mark.parametrize("scheme", ["MP2020", "none"])
+def test_a_hull_made_of_a_hull_table_is_the_same_hull(placed_with, tmp_path, scheme):
+    hull, _ = placed_with(scheme)
+    table, refused = _made(placed_with, tmp_path / f"{scheme}.parquet")
+    again = {row["id"]: row["e_above_hull"] for row in build(table).entries.to_pylist()}
+    assert again == {
+        c: pytest.approx(row["e_above_hull"]) for c, row in hull.items() if row["hull_status"] == "ok"
+    }
+    assert {item.reason for item in refused} == {"incompatible"}
+    assert len(refused) + len(again) == len(hull)
+
+
+def _made(placed_with, path, scale=files.Scale.AUTO):
+    placed_with("MP2020")
+    read = files.read([path])
+    return read.table(scale), read.refused
 
 
 # ------------------------------------------------------------------------------------------ configuration

@@ -28,7 +28,7 @@ from hullforge.imports.base import Found, Importer, Refused
 from hullforge.imports.columns import Columns
 from hullforge.imports.extxyz import ExtXyz
 from hullforge.store import tables
-from hullforge.store.vocabulary import ImportRefusal
+from hullforge.store.vocabulary import HullStatus, ImportRefusal
 
 STR, F64 = pa.string(), pa.float64()
 #: What is known of each row. `theory` is of the total energy, `corrected_theory` of the corrected one: corrections
@@ -208,7 +208,7 @@ def _entries(path: Path) -> Light:
 
 def _calculations(path: Path) -> Light:
     names = ["calculation_id", "chemical_formula_reduced", "energy_per_atom", "theory_id", "functional", "software",
-             "protocol_drift"]  # fmt: skip
+             "protocol_drift", "run_type"]  # fmt: skip
     table = tables.read(path, "calculations", names)
     drifted = pc.greater(pc.list_value_length(table["protocol_drift"]), 0)
     refused = [
@@ -216,22 +216,38 @@ def _calculations(path: Path) -> Light:
         for id_ in table.filter(drifted)["calculation_id"].to_pylist()
     ]
     table = table.filter(pc.invert(drifted))
-    kind = pc.binary_join_element_wise(table["functional"], table["software"], " of ")
+    # One theory_id may give U to some compounds only, and energies with U don't compare with those without.
+    functional = _with_u(table["functional"], pc.ends_with(table["run_type"], "+U"))
+    kind = pc.binary_join_element_wise(functional, table["software"], " of ")
     theory = pc.binary_join_element_wise(kind, table["theory_id"], ", theory ")
     return _light(table, table["calculation_id"], theory, theory), refused
 
 
 def _hull(path: Path) -> Light:
-    names = ["calculation_id", "chemical_formula_reduced", "energy_per_atom", "formation_energy_per_atom",
-             "e_above_hull", "theory_id", "functional", "correction_scheme"]  # fmt: skip
+    names = ["calculation_id", "chemical_formula_reduced", "energy_per_atom", "energy_correction_per_atom",
+             "correction_note", "formation_energy_per_atom", "e_above_hull", "theory_id", "functional",
+             "correction_scheme", "hull_status"]  # fmt: skip
     table = tables.read(path, "hull", names)
-    kind = pc.binary_join_element_wise(table["functional"], table["theory_id"], ", theory ")
-    # The energy that was placed has the correction in it already.
-    scheme = table["correction_scheme"]
-    theory = pc.if_else(
-        pc.equal(scheme, "none"), kind, pc.binary_join_element_wise(kind, scheme, ", corrected: ")
-    )
-    return _light(table, table["calculation_id"], theory, theory, above="e_above_hull"), []
+    left_out = pc.equal(table["hull_status"], HullStatus.INCOMPATIBLE.value)
+    refused = [
+        Refusal(path.name, "", row["calculation_id"], HullStatus.INCOMPATIBLE.value, row["correction_note"])
+        for row in table.filter(left_out).select(["calculation_id", "correction_note"]).to_pylist()
+    ]
+    table = table.filter(pc.invert(left_out))
+    functional, scheme = table["functional"], table["correction_scheme"]
+    corrected = pc.binary_join_element_wise(functional, table["theory_id"], ", theory ")
+    if pc.all(pc.equal(scheme, "none")).as_py() is not False:
+        table = table.drop_columns(["energy_correction_per_atom"])
+        return _light(table, table["calculation_id"], corrected, corrected, above="e_above_hull"), refused
+    functional = _with_u(functional, pc.match_substring(table["correction_note"], "mixing correction"))
+    theory = pc.binary_join_element_wise(functional, table["theory_id"], ", theory ")
+    corrected = pc.binary_join_element_wise(corrected, scheme, ", corrected: ")
+    return _light(table, table["calculation_id"], theory, corrected, above="e_above_hull"), refused
+
+
+def _with_u(functional: pa.ChunkedArray, has_u: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Call the functional of calculations with a Hubbard U by a name of its own."""
+    return pc.if_else(has_u, pc.binary_join_element_wise(functional, "+U", ""), functional)
 
 
 def _known(path: Path) -> Light:

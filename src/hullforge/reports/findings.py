@@ -78,6 +78,8 @@ def elements(campaign: Campaign) -> list[dict[str, Any]]:
     lowest: dict[str, dict[str, Any]] = {}
     for row in campaign.hulls[campaign.first]:
         symbol = row["chemsys"]
+        if row["hull_status"] != HullStatus.OK:
+            continue
         if row["nelements"] == 1 and (symbol not in lowest or _order(row) < _order(lowest[symbol])):
             lowest[symbol] = row
     return [

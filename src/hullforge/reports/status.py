@@ -16,6 +16,7 @@ from hullforge.dft import protocol as protocols
 from hullforge.errors import TableError
 from hullforge.store import journal, seal, tables
 from hullforge.store.vocabulary import FailureReason
+from hullforge.thermo import corrections
 
 #: Compounds that the summary prints at most, per chemical system.
 MOST_COMPOUNDS = 8
@@ -108,7 +109,7 @@ def _round(
         _stage(
             "collect", [here / name for name in ("calculations.parquet", "failures.parquet", "costs.parquet")]
         ),
-        _stage("hull", [here / "hull" / f"{functional}.parquet" for functional in campaign.functionals]),
+        _stage("hull", [here / "hull" / f"{stem}.parquet" for stem in _hulls(campaign)]),
         _stage("train", [here / "screener" / "model.pt"]),
         _stage("report", [here / "report" / "report.html"]),
     ]
@@ -266,10 +267,16 @@ def summary(campaign_folder: Path, campaign: Campaign) -> str:
     return "\n".join(lines)
 
 
+def _hulls(campaign: Campaign) -> list[str]:
+    """Give the stems of the files of the campaign's hulls, that which decides first."""
+    return list(corrections.hulls(campaign.functionals, campaign.hull.corrections))
+
+
 def _stable(campaign: Campaign, rounds: Sequence[Path], broken: list[str]) -> list[str]:
     """List the stable compounds of each chemical system, lowest formation energy first."""
     first = campaign.functionals[0]
-    hulls = [path for path in (r / "hull" / f"{first}.parquet" for r in rounds) if path.is_file()]
+    deciding = next(iter(_hulls(campaign)))
+    hulls = [path for path in (r / "hull" / f"{deciding}.parquet" for r in rounds) if path.is_file()]
     if not hulls:
         return [f"stable compounds ({first}): no hull yet"]
     columns = [
