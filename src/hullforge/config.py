@@ -135,7 +135,9 @@ class Limits(Section):
     silence_s: float = Field(
         1800, gt=0, description="an engine that writes nothing for so long counts as hung, in seconds"
     )
-    memory_mib: float = Field(4000, gt=0, description="memory limit of one calculation, in MiB")
+    memory_mib: float = Field(
+        4000, gt=0, description="memory limit of one calculation, of all its processes on the machine, in MiB"
+    )
     structure_time_s: float = Field(
         604800,
         gt=0,

@@ -4,12 +4,15 @@ The stand-in is not VASP: it prints VASP's words for errors, so that what is tes
 published, not whether VASP would then converge.
 """
 
+import signal
 import tarfile
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from vasp_batch import execution, plan, run, settings, start_rows
+from emt_batch import kill_tree
+from vasp_batch import execution, launch, plan, run, settings, start_rows
 
 from hullforge.dft import batch
 from hullforge.errors import EngineError, PausedError
@@ -114,6 +117,29 @@ def test_faults_that_stay_become_rows_and_others_go_on(tmp_path, monkeypatch):
     assert not {"POTCAR", "WAVECAR", "CHGCAR"} & names
 
 
+def test_what_left_the_protocol_is_told_and_the_machine_is_not(tmp_path, monkeypatch):
+    rows = different_rows()
+    orders = [
+        {"match": "relax", "formula": "Al1Cu1", "faults": ["brmix"] * 3},
+        {"match": "relax", "formula": "Al1Ni1", "faults": ["moment"]},
+        {"match": "relax", "formula": "Ag1Al1", "faults": ["memory"]},
+    ]
+    plan(tmp_path, monkeypatch, orders)
+    # Four cores, and a launcher that only starts the program.
+    how = execution(cores_per_calculation=4, launcher=("env", "CORES={cores}"))
+    chosen = [rows[order["formula"]] for order in orders]
+    found = {formula(row): row for row in run(tmp_path, settings(), chosen, how=how)["calculations"]}
+    mixing = found["Al1Cu1"]
+    assert mixing["protocol_drift"] == ["relax:KPOINTS.style=Monkhorst"]
+    assert "relax:IMIX=1" in mixing["corrections"]
+    # Ionic steps of the Gamma grid are no frames of a calculation on another one, and the static step is the protocol's.
+    assert mixing["steps"] == ["relax", "static"]
+    assert found["Al1Ni1"]["flags"] == ["relax:moments_flipped"]
+    assert found["Ag1Al1"]["corrections"] == []
+    for incar in (tmp_path / "work").rglob("INCAR"):
+        assert {"KPAR", "NCORE"} <= {line.split("=")[0].strip() for line in incar.read_text().splitlines()}
+
+
 def test_a_machine_that_never_answers_is_an_error_and_no_row(tmp_path, monkeypatch):
     plan(tmp_path, monkeypatch, [{"faults": ["node"], "times": 50}])
     with pytest.raises(EngineError, match="no calculation of the batch left any output"):
@@ -150,6 +176,35 @@ def test_at_the_end_of_the_allocation_vasp_stops_after_its_step_and_the_next_goe
     first = Counter(round(f["energy"], 6) for f in whole["frames"] if f["step"] == 0)
     seen = Counter(round(f["energy"], 6) for f in found["frames"])
     assert all(seen[energy] == count for energy, count in first.items())
+
+
+def has_ionic_step(folder):
+    return any("F= " in path.read_text() for path in (folder / "work").rglob("OSZICAR"))
+
+
+@pytest.mark.parametrize("end", ["kill", signal.SIGTERM, signal.SIGUSR1])
+def test_however_a_batch_ends_the_next_goes_on_from_its_ionic_steps(tmp_path, end):
+    rows = start_rows(1)
+    process = launch(tmp_path, settings(steps=1), rows, VASP_STAND_IN_DELAY="1.5")
+    deadline = time.monotonic() + 120
+    while not has_ionic_step(tmp_path):
+        assert process.poll() is None, (tmp_path / "launched.log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    if end == "kill":
+        kill_tree(process)
+    else:
+        process.send_signal(end)
+        assert process.wait(60) != 0
+    assert not (tmp_path / "out" / "calculations.parquet").exists()
+    found = run(tmp_path, settings(steps=1), rows)
+    [row] = found["calculations"]
+    assert (row["errors"], row["n_attempts"]) == ([], 1)
+    [place] = (tmp_path / "work").rglob("01-relax")
+    assert (place / "attempt-1.OSZICAR").exists(), "the interrupted attempt is kept, not repeated"
+    first = [frame["energy"] for frame in found["frames"]]
+    assert len(set(first[1:])) == len(first[1:])
+    assert row["n_ionic_steps"] == len(first)
 
 
 def test_a_scratch_disk_holds_nothing_afterwards_and_changes_no_result(tmp_path):

@@ -1,6 +1,8 @@
 """Batches of the engine vasp on the stand-in, in a folder of their own; the stand-in is NOT VASP, see docs/vasp.md."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,3 +73,27 @@ def run(folder, entry, rows, out="out", workers=2, stop_after_s=None, how=None, 
         stop_after_s,
     )
     return {name: tables.read_rows(folder / out / f"{name}.parquet", name) for name in TABLES}
+
+
+def launch(folder, entry, rows, **environment):
+    """Run a batch as a process of its own."""
+    write_starts(folder / "starts.parquet", rows)
+    return subprocess.Popen(
+        [sys.executable, __file__, str(folder), entry.to_json()],
+        stderr=(folder / "launched.log").open("w"),
+        env={**os.environ, **environment},
+    )
+
+
+if __name__ == "__main__":
+    home = Path(sys.argv[1])
+    batch.run(
+        config.DftSettings.model_validate_json(sys.argv[2]),
+        home / "starts.parquet",
+        0,
+        home / "work",
+        home / "out",
+        2,
+        limits(),
+        execution(),
+    )

@@ -375,6 +375,8 @@ def run_step(
         finally:
             context.running.leave(run)
             run.close()
+        for name in context.engine.private_files:
+            (place / name).unlink(missing_ok=True)
         record.attempts = run.attempts
         if failure is None:
             record.result = read_result(place)

@@ -80,6 +80,7 @@ class Engine(Protocol):
 
     outputs: tuple[str, ...]
     raw_files: tuple[str, ...]
+    private_files: tuple[str, ...]
     resumes: bool
     look_every_s: float
     max_corrections: int

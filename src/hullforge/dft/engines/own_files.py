@@ -25,6 +25,8 @@ class OwnFiles:
     outputs: tuple[str, ...] = ()
     #: Files that are archived whole, besides the common ones.
     raw_files: tuple[str, ...] = ()
+    #: Files that must not stay when a step has ended, since they can't be passed on.
+    private_files: tuple[str, ...] = ()
     #: Whether an interrupted step goes on from its last ionic step; else it begins anew, and leaves no trace.
     resumes = False
     #: Corrections of one step before it is given up, whatever their kinds.

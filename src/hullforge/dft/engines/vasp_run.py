@@ -59,6 +59,7 @@ class VaspFiles(OwnFiles):
         "INCAR", "INCAR.asked", "KPOINTS", "KPOINTS.asked", "POSCAR", "POTCAR.spec", "potcars.json", "CONTCAR", "OSZICAR", "OUTCAR",
         "vasprun.xml",
     )  # fmt: skip
+    private_files: tuple[str, ...] = ("POTCAR",)
     resumes = True
     # One more than atomate2: the last of custodian's answers to BRMIX is the sixth attempt.
     max_corrections = 6
