@@ -17,7 +17,15 @@ from hullforge.dft.step import StepInput
 VASP = base.get("vasp")
 PROTOCOLS = {name: protocol.load(name) for name in ("alexandria", "mp2020", "matpes")}
 
-COMMON = {"ENCUT": 520, "ISPIN": 2, "LREAL": False, "LORBIT": 11, "LWAVE": False, "ALGO": "All"}
+COMMON = {
+    "ENCUT": 520,
+    "ISPIN": 2,
+    "LREAL": False,
+    "LORBIT": 11,
+    "LWAVE": False,
+    "LCHARG": False,
+    "ALGO": "All",
+}
 RELAX = {"EDIFF": 1e-7, "EDIFFG": -0.005, "NSW": 250, "IBRION": 2, "ISIF": 3, "NELM": 100}
 DENSE = {
     "EDIFF": 5e-7,

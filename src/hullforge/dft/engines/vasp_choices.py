@@ -96,6 +96,7 @@ ALEXANDRIA: tuple[Choice, ...] = (
     Choice("LORBIT", _ALL, "11", "11", "11 in statics (driver)", "moments of the atoms"),
     Choice("LWAVE", _ALL, "False", "False", UNSAID, "SCAN's first run writes the WAVECAR that its second one starts from;"
            " nothing else passes orbitals on"),
+    Choice("LCHARG", _ALL, "False", "none", UNSAID, "densities are large, and nothing starts from them"),
     Choice("LMAXMIX", _ALL, "4 with d, 6 with f elements", "likewise", "none (driver)", "pymatgen's rule; mixing alone",
            varies=True),
     Choice("NBANDS", _ALL, "0.6 times the electrons, those of Gd Ce Eu Yb Pu U Np twice", "none", "likewise (driver)",
