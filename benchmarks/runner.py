@@ -19,6 +19,7 @@ from typing import Any
 BENCHMARKS = {
     "unranking": "decorations of ternary prototypes unranked per second of one core, against itertools",
     "screening_memory": "peak memory of scoring a shard, from 1e5 to 1e7 ranks",
+    "training_memory": "peak memory of training the screener on up to 5e6 records",
     "screening_throughput": "structures scored per second of one core, against CGAT and against whole graphs",
     "screening_gpu": "structures scored per second on a GPU in bf16, and the share of its peak",
     "vasp_import": "VASP runs imported per CPU second of one core, against reading them and against pymatgen",

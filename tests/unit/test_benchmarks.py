@@ -19,6 +19,7 @@ from benchmarks import (
     screening_gpu,
     screening_memory,
     screening_throughput,
+    training_memory,
     unranking,
 )
 from hullforge.crystals.prototypes import compile_structure
@@ -376,6 +377,14 @@ def test_operations_of_a_structure_are_those_of_its_products_of_matrices():
     readout = sum(2 * a * b if a != b else a * b for a, b in pairwise(wide)) + wide[-1] * 3
     least = 2 * (shape.layers * layer + pool + readout)
     assert least < screening_gpu.operations(side) < 1.6 * least
+
+
+@pytest.mark.slow
+def test_training_memory_trains_in_a_process_of_its_own_and_counts_its_peak(capsys):
+    outcome = training_memory.run(long=False, sizes=(500, 1500))
+    assert {"peak_GiB_at_500_records", "peak_GiB_at_1500_records"} < set(outcome.figures)
+    assert 0.1 < outcome.figures["peak_GiB_at_1500_records"] < 3
+    assert "1,500" in capsys.readouterr().out
 
 
 @pytest.mark.slow
