@@ -54,6 +54,18 @@ def test_the_same_failures_give_the_same_bytes(twins):
     assert main(["verify", str(one.results / "release" / "2026.1")]) == 0
 
 
+def test_the_corrected_hull_places_compounds_with_u_and_the_other_leaves_them_out(twins):
+    folder = max(twins[0].results.glob("round-*")) / "hull"
+    corrected, raw = (tables.read_rows(folder / f"{name}.parquet", "hull") for name in ("PBE-MP2020", "PBE"))
+    assert {row["calculation_id"] for row in corrected} == {row["calculation_id"] for row in raw}
+    for row in corrected:
+        assert row["hull_status"] != "incompatible"
+        both = {"Fe", "O"} <= set(row["elements"])
+        assert both == ("mixing correction (Fe)" in row["correction_note"])
+    left_out = {row["chemsys"] for row in raw if row["hull_status"] == "incompatible"}
+    assert left_out == {row["chemsys"] for row in corrected if {"Fe", "O"} <= set(row["elements"])}
+
+
 def test_every_structure_is_one_row_of_calculations_or_failures(twins):
     campaign = twins[0]
     good, bad = rows_of(campaign, "calculations"), rows_of(campaign, "failures")
