@@ -375,7 +375,8 @@ def run_step(
         finally:
             context.running.leave(run)
             run.close()
-        for name in context.engine.private_files:
+        spent = context.engine.spent_files(context.settings.functional, context.protocol)
+        for name in (*context.engine.private_files, *spent):
             (place / name).unlink(missing_ok=True)
         record.attempts = run.attempts
         if failure is None:

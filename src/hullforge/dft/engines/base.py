@@ -88,6 +88,9 @@ class Engine(Protocol):
     def phases(self, step: StepInput) -> tuple[str, ...]:
         """See `OwnFiles`, as for all that follows."""
 
+    def spent_files(self, functional: str, protocol: DftProtocol) -> tuple[str, ...]:
+        """Name large files that nothing starts from."""
+
     def prepare(self, run: "StepRun", step: StepInput, phase: str) -> None:
         """Write the program's input."""
 

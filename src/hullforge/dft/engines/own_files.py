@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from custodian.custodian import ErrorHandler
 
     from hullforge.dft.job import StepRun
+    from hullforge.dft.protocol import Protocol
     from hullforge.dft.step import StepInput
 
 Restart = Literal["same", "last", "start"]
@@ -37,6 +38,10 @@ class OwnFiles:
     def phases(self, step: "StepInput") -> tuple[str, ...]:  # noqa: ARG002
         """Give the runs that make up a step, in order; almost always one."""
         return ("",)
+
+    def spent_files(self, functional: str, protocol: "Protocol") -> tuple[str, ...]:  # noqa: ARG002
+        """Name the large files that no later step of a functional takes over; they go when a step has ended."""
+        return ()
 
     def prepare(self, run: "StepRun", step: "StepInput", phase: str) -> None:
         """Write the program's input into the step's folder, before the first attempt of a phase.

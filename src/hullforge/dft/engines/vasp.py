@@ -85,3 +85,9 @@ class VaspEngine(VaspFiles):
     def known(self, candidate_id: str, config: EngineConfig) -> dict[str, Any]:  # noqa: ARG002
         """Give the version that VASP's output must name."""
         return {"version": config.version}
+
+    def spent_files(self, functional: str, protocol: Protocol) -> tuple[str, ...]:
+        """Name orbitals and densities, unless a step of the functional starts from those of the step before it."""
+        steps = functional_of(protocol, functional).steps.values()
+        passed = {name for step in steps for name in step.passes}
+        return tuple(name for name in ("WAVECAR", "CHGCAR", "CHG") if name not in passed)

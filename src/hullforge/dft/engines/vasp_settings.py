@@ -58,7 +58,9 @@ class VaspStep(Section):
     base: str | None = Field(None, description="input set of pymatgen, when it is not the functional's")
     incar: Tags = Field({}, description="INCAR tags on top of the functional's; null removes one")
     passes: tuple[Literal["WAVECAR", "CHGCAR"], ...] = Field(
-        (), description="files of the step before that this one starts from, where they are there"
+        (),
+        description="files of the functional's step before that this one starts from; files that no step starts from are"
+        " deleted when a step ends",
     )
     inherits: tuple[str, ...] = Field(
         (),
