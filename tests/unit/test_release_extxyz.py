@@ -2,6 +2,7 @@
 
 import ase.io
 import numpy as np
+import pyarrow as pa
 import pytest
 import synthetic_campaign
 
@@ -86,3 +87,54 @@ def test_final_structures_carry_their_distance_to_the_hull(tmp_path):
 def test_an_empty_table_gives_an_empty_file(tmp_path):
     extxyz.write(tmp_path / "a.extxyz", tables.empty("frames"), extxyz.FRAME_INFO)
     assert (tmp_path / "a.extxyz").read_text() == ""
+
+
+def test_pieces_and_the_whole_give_the_same_bytes_in_the_order_of_the_rows(frames, tmp_path):
+    """Frames with and without forces take turns here, which are made apart."""
+    extxyz.write(tmp_path / "a.extxyz", frames, extxyz.FRAME_INFO)
+    pieces = (frames.slice(first, 3) for first in range(0, frames.num_rows, 3))
+    extxyz.write(tmp_path / "b.extxyz", pieces, extxyz.FRAME_INFO)
+    assert (tmp_path / "a.extxyz").read_bytes() == (tmp_path / "b.extxyz").read_bytes()
+    given = [atoms.info["frame_id"] for atoms in ase.io.read(tmp_path / "a.extxyz", index=":")]
+    assert given == frames["frame_id"].to_pylist()
+    assert {flag is None for flag in frames["forces"].to_pylist()} == {True, False}
+
+
+def test_texts_stay_texts_and_floats_stay_floats(tmp_path):
+    """The formula F is no boolean; an id of digits, or with a blank or a quote, is no number and no two words."""
+    row = synthetic_campaign.calculation_row(synthetic_campaign.CANDIDATES[0], "PBE", "t1-00000000")
+    awkward = [
+        "F",
+        "T",
+        "0012",
+        "1e5",
+        "nan",
+        "true",
+        "two words",
+        'a "quote" \\',
+        "a=b",
+        "Fe2O3",
+        "über",
+        "",
+    ]
+    rows = [row | {"chemical_formula_reduced": text, "energy": -5.0} for text in awkward]
+    table = tables.from_rows("calculations", rows)
+    table = table.append_column("e_above_hull", pa.array([0.0] * len(rows)))
+    extxyz.write(tmp_path / "a.extxyz", table, extxyz.STRUCTURE_INFO)
+    read = ase.io.read(tmp_path / "a.extxyz", index=":")
+    assert [atoms.info["chemical_formula_reduced"] for atoms in read] == table[
+        "chemical_formula_reduced"
+    ].to_pylist()
+    assert all(type(atoms.info["chemical_formula_reduced"]) is str for atoms in read)
+    assert all(isinstance(atoms.info["e_above_hull"], float) for atoms in read)
+    assert all(isinstance(atoms.calc.results["energy"], float) for atoms in read)
+
+
+def test_other_readers_keys_replace_those_of_ase(frames, tmp_path):
+    keys = extxyz.Keys("REF_energy", None, "REF_forces", "REF_stress", None)
+    extxyz.write(tmp_path / "a.extxyz", frames, extxyz.FRAME_INFO, keys)
+    for atoms, row in zip(ase.io.read(tmp_path / "a.extxyz", index=":"), frames.to_pylist(), strict=True):
+        assert atoms.calc is None
+        assert atoms.info["REF_energy"] == row["energy"]
+        assert "free_energy" not in atoms.info
+        assert ("REF_forces" in atoms.arrays) == ("REF_stress" in atoms.info) == (row["forces"] is not None)
