@@ -264,7 +264,7 @@ def _rows(key: str, chain: Sequence[tuple[str, Run]], corrections: Sequence[tupl
     name, run = chain[-1]
     first = chain[0][1]
     assert first.start is not None
-    start = structure_columns(run.numbers, *first.start)
+    start = ids.structure_id(run.numbers, *first.start)
     theory = theory_of(run)
     common = {
         "calculation_id": key,
@@ -274,28 +274,29 @@ def _rows(key: str, chain: Sequence[tuple[str, Run]], corrections: Sequence[tupl
         "source": key,
         "functional": run.functional,
         "theory_id": "",
-        "parent_structure_id": start["structure_id"],
+        "parent_structure_id": start,
         "n_attempts": len(chain) + len(corrections),
         "errors": [f"{name}:{error}" for error, _ in corrections],
         "corrections": [f"{name}:{handler}" for _, handler in corrections],
         "protocol_drift": [],
     }
-    light = {
+    light: dict[str, Any] = {
         "key": key,
         "theory": theory,
         "label": f"{run.functional} ({run.run_type}), VASP {run.version}, {_encut(run):g} eV",
-        "start": start["structure_id"],
+        "start": start,
         "energy": run.steps[-1].energy,
         "cost": _cost(key, chain),
     }
     failed = _failure(chain)
     if failed:
         reason, step, message = failed
-        del start["structure_id"]
-        failure = {**common, **start, "reason": reason.value, "protocol_step": step, "message": message}
+        geometry = structure_columns(run.numbers, *first.start)
+        del geometry["structure_id"]
+        failure = {**common, **geometry, "reason": reason.value, "protocol_step": step, "message": message}
         return Told(**light, failure=failure)
     frames = list(_frames(key, chain))
-    return Told(**light, calculation=_calculation(common, chain, frames[-1]), frames=frames)
+    return Told(**light, calculation=_calculation(common, theory, chain, frames[-1]), frames=frames)
 
 
 def _failure(chain: Sequence[tuple[str, Run]]) -> tuple[FailureReason, str, str] | None:
@@ -327,7 +328,7 @@ def _failure(chain: Sequence[tuple[str, Run]]) -> tuple[FailureReason, str, str]
     return None
 
 
-def _calculation(common: Row, chain: Sequence[tuple[str, Run]], last: Row) -> Row:
+def _calculation(common: Row, theory: Theory, chain: Sequence[tuple[str, Run]], last: Row) -> Row:
     run = chain[-1][1]
     final = run.steps[-1]
     spin = run.parameters.get("ISPIN") == 2
@@ -338,7 +339,7 @@ def _calculation(common: Row, chain: Sequence[tuple[str, Run]], last: Row) -> Ro
         "hubbards": {symbol: u for symbol, u in run.hubbards.items() if u},
         "software": "vasp",
         "software_version": run.version,
-        "pseudopotentials": [title for _, title in theory_of(run).titles],
+        "pseudopotentials": [title for _, title in theory.titles],
         "input_hash": _input_hash(chain[0][1]),
         "encut": _encut(run),
         "kpoints": list(run.kpoints.grid) if run.kpoints.grid and all(run.kpoints.grid) else None,
