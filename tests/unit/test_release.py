@@ -202,6 +202,11 @@ def corrected(tmp_path):
 
 def test_a_release_has_a_hull_for_each_correction_scheme_and_verifies(corrected):
     assert verify(corrected) == []
+    card = (corrected / layout.CARD).read_text()
+    assert "on the PBE hull with MP2020" in card
+    assert 'read_parquet("data/hull/PBE-MP2020.parquet")' in card
+    for path in re.findall(r"data_files: (\S+)", card):
+        assert (corrected / path).is_file(), path
     hulls = {name: tables.read_rows(corrected / layout.table("hull", name), "hull") for name in ("PBE", "PBE-MP2020", "SCAN")}  # fmt: skip
     assert {row["correction_scheme"] for row in hulls["PBE-MP2020"]} == {"MP2020"}
     placed = [row["chemical_formula_reduced"] for row in hulls["PBE-MP2020"] if row["hull_status"] == "ok"]

@@ -5,7 +5,7 @@ protocol and the templates, and puts nothing in that depends on the machine or t
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -18,6 +18,7 @@ from hullforge.dft.engines import base
 from hullforge.errors import TableError
 from hullforge.release import layout
 from hullforge.store.schema import SCHEMA_VERSION, TABLES
+from hullforge.thermo import corrections
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -72,6 +73,12 @@ def dataset(
         "datasets": campaign.engine.datasets,
         "table_schema_version": SCHEMA_VERSION,
         "has_known_phases": campaign.hull.known_phases is not None,
+        "hulls": {
+            stem: {"functional": functional, "correction_scheme": scheme.value}
+            for stem, (functional, scheme) in corrections.hulls(
+                campaign.functionals, campaign.hull.corrections
+            ).items()
+        },
     }
 
 
@@ -133,9 +140,16 @@ def text(dataset: Mapping[str, Any]) -> str:
             for name in TABLES
             if name in layout.WHOLE or name in layout.BY_FUNCTIONAL
             if name not in layout.OPTIONAL or dataset["has_known_phases"]
-            for functional in (dataset["functionals"] if name in layout.BY_FUNCTIONAL else [None])
+            for functional in _files(name, dataset)
         ],
     )
+
+
+def _files(name: str, dataset: Mapping[str, Any]) -> Iterable[str | None]:
+    """Give the functionals, or of hulls the stems, that a table has a file for; None for a table with one file."""
+    if name == "hull":
+        return list(dataset["hulls"])
+    return list(dataset["functionals"]) if name in layout.BY_FUNCTIONAL else [None]
 
 
 def _size_category(n: int) -> str:
