@@ -34,7 +34,8 @@ PASSING = {
     "brions": ("numerics:brions", "POTIM=0.6", []),
     "too_few_bands": ("numerics:too_few_bands", "NBANDS=", []),
     "bravais": ("symmetry:bravais", "SYMPREC=1e-06", ["SYMPREC=1e-06"]),
-    "nelm": ("scf_not_converged:Unconverged", "ALGO=Normal", []),
+    # Seen by custodian's NonConverging while it runs, or by its Unconverged at the end; both answer the same.
+    "nelm": ("scf_not_converged:", "ALGO=Normal", []),
     "nsw": ("ionic_not_converged:Unconverged", "IBRION=1", []),
     # A jump to a positive energy is a jump first.
     "positive": ("numerics:POTIM", "POTIM=0.25", []),
@@ -85,7 +86,8 @@ def test_every_fault_that_passes_is_answered_by_its_handler_and_recorded(tmp_pat
             assert row["errors"] == row["corrections"] == row["protocol_drift"] == [], kind
             continue
         error, correction, drift = expected
-        assert row["errors"] == [f"relax:{error}"], kind
+        [met] = row["errors"]
+        assert met == f"relax:{error}" or (error.endswith(":") and met.startswith(f"relax:{error}")), kind
         assert any(entry.startswith(f"relax:{correction}") for entry in row["corrections"]), kind
         assert row["protocol_drift"] == [f"relax:{change}" for change in drift], kind
         assert row["max_force"] < 0.01
