@@ -90,6 +90,7 @@ def _check_corrections(campaign: Campaign, protocol: protocols.Protocol) -> None
                 f"key 'hull.known_phases': energies of known phases belong to one hull, but hull.corrections names"
                 f" {', '.join(schemes)}"
             )
+    _check_sealed_hulls(campaign)
     for functional in campaign.functionals:
         rule = protocol.functional(functional).hubbard_u
         _, scheme = corrections.hulls([functional], schemes)[corrections.deciding(functional, schemes)]
@@ -103,6 +104,23 @@ def _check_corrections(campaign: Campaign, protocol: protocols.Protocol) -> None
                 f" {', '.join(anions)} only, and without a correction such energies don't compare with those of the"
                 " elements. Put MP2020 first (engine vasp, PBE), take a protocol without U, or set hull.mixed_u:"
                 " leave_out to keep these compounds out of the hull"
+            )
+
+
+def _check_sealed_hulls(campaign: Campaign) -> None:
+    """Check that the last sealed round has the hulls that the next one is compared with, if it has the functional's."""
+    sealed = seal.sealed_rounds(campaign.folder)
+    if not sealed:
+        return
+    folder = campaign.folder / f"round-{sealed[-1]:03d}" / "hull"
+    for stem, (functional, _) in corrections.hulls(campaign.functionals, campaign.hull.corrections).items():
+        made = any(
+            (folder / f"{other}.parquet").is_file() for other in corrections.hulls([functional], list(Scheme))
+        )
+        if made and not (folder / f"{stem}.parquet").is_file():
+            raise ConfigError(
+                f"key 'hull.corrections': round {sealed[-1]} is sealed without the hull {stem}, which the next round"
+                " would be compared with; corrections can be chosen before the first round is sealed"
             )
 
 

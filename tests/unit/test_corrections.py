@@ -13,7 +13,7 @@ from hullforge.errors import ConfigError, TableError
 from hullforge.imports import files
 from hullforge.reports import data, findings, report
 from hullforge.reports.data import formula_parts
-from hullforge.store import tables
+from hullforge.store import seal, tables
 from hullforge.store.structures import NUMBERS, composition_columns
 from hullforge.thermo import corrections, known, place
 from hullforge.thermo.build import build
@@ -433,6 +433,20 @@ def test_mixing_is_allowed_only_when_it_is_asked_for_or_can_not_happen(tmp_path)
     check.check_config(campaign(tmp_path, hull={"mixed_u": "leave_out"}))
     check.check_config(campaign(tmp_path, hull={}, elements=["Fe", "S"]))
     check.check_config(campaign(tmp_path, hull={}, elements=["Al", "O"]))
+
+
+def test_corrections_stay_what_they_were_when_a_round_was_sealed(tmp_path):
+    made = campaign(tmp_path, hull={"corrections": ["MP2020", "none"]})
+    folder = made.folder / "round-000"
+    seal.claim(made.folder, made.campaign, 1)
+    for name in ("PBE-MP2020.parquet", "PBE-MP2020-references.parquet"):
+        (folder / "hull").mkdir(parents=True, exist_ok=True)
+        (folder / "hull" / name).write_text("x")
+    check.check_config(made)
+    seal.seal(folder, list((folder / "hull").iterdir()), made.folder)
+    with pytest.raises(ConfigError, match="round 0 is sealed without the hull PBE,"):
+        check.check_config(made)
+    check.check_config(campaign(tmp_path))
 
 
 def test_a_scheme_that_does_not_fit_the_data_sets_is_refused(tmp_path):
