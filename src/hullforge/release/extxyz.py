@@ -33,10 +33,12 @@ FRAME_INFO = (
     "step",
     "protocol_step",
     "electronic_converged",
+    "split",
 )
 STRUCTURE_INFO = (
     "calculation_id", "structure_id", "candidate_id", "prototype_id", "functional", "theory_id", "round",
     "chemical_formula_reduced", "band_gap", "total_magnetization", "formation_energy_per_atom", "e_above_hull",
+    "split",
 )  # fmt: skip
 
 #: Texts that need no quotes, and that no reader takes for a number.

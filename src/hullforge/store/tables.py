@@ -160,6 +160,17 @@ def read(path: str | Path, name: str, columns: Sequence[str] | None = None) -> p
         raise TableError(f"{path}: not a whole Parquet file ({error}); delete it and run again") from error
 
 
+def pieces(path: str | Path, name: str) -> Iterator[pa.Table]:
+    """Give the table `name` from `path` in its order, a row group at a time; raises what `read` raises."""
+    read(path, name, [])
+    try:
+        with pq.ParquetFile(Path(path)) as file:
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number)
+    except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
+        raise TableError(f"{path}: not a whole Parquet file ({error}); delete it and run again") from error
+
+
 def read_rows(path: str | Path, name: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Read the table `name` as a list of dicts; for tables of at most some 1e5 rows. Maps come as dicts."""
     table = read(path, name, columns)
