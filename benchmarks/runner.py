@@ -28,6 +28,7 @@ BENCHMARKS = {
     "hull_speed": "CPU time of a hull over 25 elements, against PatchedPhaseDiagram, and its growth to 1e6 entries",
     "hull_million": "CPU time and peak memory of the hull of 1e6 entries over 83 elements, from file to file",
     "hull_query": "new compositions placed per second against a hull of 1e6 entries",
+    "parquet_against_extxyz": "frames written and read per CPU second, Parquet and our text against ASE's text",
 }
 
 

@@ -37,17 +37,17 @@ def npz(path: Path, pieces: Iterator[pa.Table]) -> Counter[str]:
     """
     parts: dict[str, list[Array]] = defaultdict(list)
     for table in pieces:
-        for name, values in _flat(table).items():
+        for name, values in arrays(table).items():
             parts[name].append(values)
-    arrays = {name: np.concatenate(values) for name, values in parts.items()}
-    if arrays:
-        arrays["offset"] = np.concatenate([[0], np.cumsum(arrays.pop("nsites"))])
+    whole = {name: np.concatenate(values) for name, values in parts.items()}
+    if whole:
+        whole["offset"] = np.concatenate([[0], np.cumsum(whole.pop("nsites"))])
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=False, **whole)
     return Counter()
 
 
-def _flat(table: pa.Table) -> dict[str, Array]:
+def arrays(table: pa.Table) -> dict[str, Array]:
     """Give the arrays of a table; see `npz`, with `nsites` in place of `offset`."""
     nsites = pc.list_value_length(table["numbers"]).to_numpy()
     n, atoms = table.num_rows, int(nsites.sum())
@@ -105,7 +105,7 @@ def deepmd(path: Path, pieces: Iterator[pa.Table]) -> Counter[str]:
     systems: dict[tuple[bytes, bool, bool], _System] = defaultdict(_System)
     left_out: Counter[str] = Counter()
     for table in pieces:
-        flat = _flat(table)
+        flat = arrays(table)
         ends = np.cumsum(flat["nsites"])
         for row, last in enumerate(ends.tolist()):
             atoms = slice(last - int(flat["nsites"][row]), last)
