@@ -1,0 +1,86 @@
+"""The Parquet of a release, opened with what people open Parquet with: every reader finds the same numbers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_campaign
+
+from hullforge.release import build
+from hullforge.store import tables
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("readers")
+    settings = synthetic_campaign.campaign(folder)
+    build.run(settings, synthetic_campaign.make(settings), folder / "release")
+    return folder / "release"
+
+
+@pytest.fixture(scope="module")
+def wanted(release):
+    return tables.read(release / "data/frames/PBE.parquet", "frames").to_pylist()
+
+
+def with_pandas(path, _):
+    return pd.read_parquet(path).replace({np.nan: None}).to_dict("records")
+
+
+def with_polars(path, _):
+    return pytest.importorskip("polars").read_parquet(path).to_dicts()
+
+
+def with_duckdb(path, _):
+    found = pytest.importorskip("duckdb").connect().execute("SELECT * FROM read_parquet(?)", [str(path)])
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, values, strict=True)) for values in found.fetchall()]
+
+
+def with_datasets(path, cache):
+    datasets = pytest.importorskip("datasets")
+    return datasets.load_dataset(
+        "parquet", data_files=str(path), cache_dir=str(cache), split="train"
+    ).to_list()
+
+
+def plain(value):
+    """A value as nested lists and Python's own numbers."""
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+@pytest.mark.parametrize("reader", [with_pandas, with_polars, with_duckdb, with_datasets])
+def test_every_reader_finds_every_number(release, wanted, tmp_path, reader, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = reader(release / "data/frames/PBE.parquet", tmp_path)
+    assert len(found) == len(wanted)
+    for row, expected in zip(found, wanted, strict=True):
+        assert {name: plain(value) for name, value in row.items()} == expected
+
+
+def test_readers_that_know_it_find_units_beside_the_columns(release):
+    duckdb = pytest.importorskip("duckdb")
+    import pyarrow.parquet as pq
+
+    path = release / "data/frames/PBE.parquet"
+    field = pq.read_schema(path).field("stress")
+    assert field.metadata[b"unit"] == b"eV/angstrom^3"
+    found = duckdb.connect().execute("SELECT key FROM parquet_kv_metadata(?)", [str(path)]).fetchall()
+    assert (b"hullforge.table",) in found
+
+
+def test_a_query_over_tables_needs_nothing_but_the_folder(release):
+    duckdb = pytest.importorskip("duckdb")
+    query = (
+        "SELECT c.chemical_formula_reduced, h.e_above_hull FROM read_parquet(?) c JOIN read_parquet(?) h"
+        " USING (calculation_id) WHERE h.is_on_hull ORDER BY ALL"
+    )
+    paths = [str(release / f"data/{name}/PBE.parquet") for name in ("calculations", "hull")]
+    found = duckdb.connect().execute(query, paths).fetchall()
+    hull = tables.read_rows(release / "data/hull/PBE.parquet", "hull")
+    assert found == sorted(
+        (r["chemical_formula_reduced"], r["e_above_hull"]) for r in hull if r["is_on_hull"]
+    )
