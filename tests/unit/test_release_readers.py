@@ -1,11 +1,15 @@
 """The Parquet of a release, opened with what people open Parquet with: every reader finds the same numbers."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic_campaign
 
-from hullforge.release import build
+from conftest import ROOT
+from hullforge.release import build, export
+from hullforge.release.export import Format, Wish
 from hullforge.store import tables
 
 
@@ -84,3 +88,29 @@ def test_a_query_over_tables_needs_nothing_but_the_folder(release):
     assert found == sorted(
         (r["chemical_formula_reduced"], r["e_above_hull"]) for r in hull if r["is_on_hull"]
     )
+
+
+def test_matgl_takes_the_frames_as_the_documentation_says(release, wanted, tmp_path, monkeypatch):
+    """The snippet itself is run."""
+    pytest.importorskip("matgl")
+    from ase.units import GPa
+    from matgl.graph.data import collate_fn_pes
+
+    export.run(release, tmp_path / "training", Wish(Format.NEQUIP, functionals=("PBE",)))
+    (snippet,) = re.findall(
+        r"```python\n(.*?MGLDataset.*?)```", (ROOT / "docs/release.md").read_text(), re.DOTALL
+    )
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(snippet, "docs/release.md", "exec"), names)
+    complete = [row for row in wanted if row["forces"] is not None]
+    dataset = names["dataset"]
+    graphs, _, _, energies, forces, stresses = collate_fn_pes([dataset[i] for i in range(len(complete))])
+    assert graphs.num_graphs == len(complete)
+    np.testing.assert_allclose(energies, [row["energy"] for row in complete], rtol=1e-6)
+    np.testing.assert_allclose(
+        forces, np.concatenate([row["forces"] for row in complete]), rtol=1e-5, atol=1e-9
+    )
+    order = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]
+    tensors = np.array([np.array(row["stress"])[order] for row in complete]) / GPa
+    np.testing.assert_allclose(np.reshape(stresses, (-1, 3, 3)), tensors, rtol=1e-5, atol=1e-7)
