@@ -11,7 +11,7 @@ from hullforge import check
 from hullforge import config as settings
 from hullforge.dft import protocol as protocols
 from hullforge.errors import HullforgeError
-from hullforge.store import runlock, seal
+from hullforge.store import atomic, runlock, seal
 from hullforge.thermo import corrections
 
 
@@ -32,6 +32,8 @@ def prepare():
     try:
         check.check_machine(CAMPAIGN)
         seal.claim(CAMPAIGN.folder, CAMPAIGN.campaign, len(CAMPAIGN.rounds))
+        os.makedirs(WORK, exist_ok=True)
+        atomic.write_json(EXECUTION, CAMPAIGN.execution.model_dump(mode="json"))
     except HullforgeError as error:
         raise WorkflowError(str(error)) from None
 
@@ -55,8 +57,8 @@ DECIDING = [
     corrections.deciding(f, CAMPAIGN.hull.corrections) for f in CAMPAIGN.functionals
 ]
 HARVEST = CAMPAIGN.prototypes.harvest.enabled
-# How programs are started decides no result: a variable, not a parameter, so that a change plans nothing.
-EXECUTION = CAMPAIGN.execution.model_dump_json()
+# How programs are started decides no result: a file of the run, so that a change of it plans nothing.
+EXECUTION = f"{WORK}/execution.json"
 THEORIES = {f: PROTOCOL.theory_id(f, CAMPAIGN.engine) for f in CAMPAIGN.functionals}
 RELEASE = f"{FOLDER}/release/{CAMPAIGN.release.version}/SHA256SUMS"
 BATCH_TABLES = ("calculations", "frames", "failures", "costs")

@@ -32,12 +32,13 @@ rule dft:
             protocol=PROTOCOL.only(w.functional, CAMPAIGN.engine.name),
         ),
         work=WORK,
+        execution=EXECUTION,
         out=lambda w, output: os.path.dirname(output.raw),
     shell:
         "hullforge dft --settings {params.settings:q} --starts {input.starts:q} --batch {wildcards.batch}"
         " --work {params.work:q} --cores {threads} --step-time {resources.step_time_s}"
         " --structure-time {resources.structure_time_s} --closing {resources.closing_s}"
-        " --execution {EXECUTION:q}"
+        " --execution {params.execution:q}"
         " --silence {resources.silence_s} --memory {resources.calculation_mib} --out {params.out:q} --log {log:q}"
 
 

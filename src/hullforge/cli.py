@@ -87,6 +87,7 @@ def _prerelax(a: argparse.Namespace) -> None:
 def _dft(a: argparse.Namespace) -> None:
     from hullforge.config import DftSettings, Execution, Limits, validated
     from hullforge.dft import batch
+    from hullforge.store import atomic
 
     limits = Limits(
         step_time_s=a.step_time,
@@ -95,7 +96,8 @@ def _dft(a: argparse.Namespace) -> None:
         memory_mib=a.memory,
         closing_s=a.closing,
     )
-    execution = validated(Execution, json.loads(a.execution), "--execution")
+    section = atomic.read_json(a.execution) if a.execution else {}
+    execution = validated(Execution, section, str(a.execution))
     at_once = max(1, a.cores // execution.cores_per_calculation)
     batch.run(
         _settings(DftSettings, a), a.starts, a.batch, a.work, a.out, at_once, limits, execution, a.stop_after
@@ -371,9 +373,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cores", type=int, default=1, help="cores of this job, shared by calculations at once")
     sub.add_argument(
         "--execution",
-        default="{}",
-        metavar="JSON",
-        help="how a program of its own is started: the section execution",
+        type=Path,
+        metavar="FILE",
+        help="how a program of its own is started: the section execution as JSON",
     )
     sub.add_argument("--stop-after", type=float, metavar="S", help="start nothing new after so many seconds")
     sub.add_argument(
