@@ -20,7 +20,7 @@ from hullforge import documents
 from hullforge.config import Campaign
 from hullforge.crystals.matching import space_group_number
 from hullforge.errors import SealError, TableError
-from hullforge.release import card, extxyz, layout
+from hullforge.release import card, extxyz, layout, properties
 from hullforge.store import atomic, tables
 from hullforge.store.structures import atoms_from_row
 from hullforge.thermo import corrections, place
@@ -82,6 +82,11 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
         )
         deciding = corrections.deciding(functional, campaign.hull.corrections)
         hull = tables.read(last / "hull" / f"{deciding}.parquet", "hull")
+        tables.write(
+            folder / layout.table("properties", functional),
+            "properties",
+            properties.table(calculations[functional], hull),
+        )
         if campaign.hull.known_phases is not None:
             known = tables.read(place.known_beside(last / "hull" / f"{deciding}.parquet"), "known_phases")
             tables.write(folder / layout.table("known_phases", functional), "known_phases", known)
@@ -94,6 +99,7 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
     dataset = card.dataset(campaign, len(rounds), calculations, whole, nframes)
     atomic.write_json(folder / layout.CONFIG, card.published_config(campaign))
     atomic.write_json(folder / layout.DATASET, dataset)
+    atomic.write_text(folder / layout.PROPERTIES, properties.text())
     atomic.write_text(folder / layout.DICTIONARY, documents.dictionary())
     atomic.write_text(folder / layout.LICENSE, card.licence(campaign))
     atomic.write_text(folder / layout.CARD, card.text(dataset))

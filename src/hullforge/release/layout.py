@@ -15,10 +15,11 @@ DATASET, CONFIG, CARD, DICTIONARY, LICENSE = (
     "dictionary.md",
     "LICENSE",
 )
+PROPERTIES = "property_definitions.json"
 
 #: Tables with one file, and tables with one file per functional.
 WHOLE = ("structures", "failures", "elemental_references", "prototypes", "selection")
-BY_FUNCTIONAL = ("calculations", "frames", "hull", "known_phases")
+BY_FUNCTIONAL = ("calculations", "frames", "hull", "properties", "known_phases")
 #: Of these, what only a campaign with phases known beforehand has.
 OPTIONAL = ("known_phases",)
 

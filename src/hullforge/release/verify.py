@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hullforge.errors import HullforgeError
-from hullforge.release import layout
+from hullforge.release import layout, properties
 from hullforge.store import ids, tables
 from hullforge.store.schema import TABLES
 from hullforge.thermo import corrections, place
@@ -31,7 +31,7 @@ _SHARES = 1e-7
 _UNIQUE = {
     "structures": "structure_id", "calculations": "calculation_id", "failures": "calculation_id",
     "frames": "frame_id", "hull": "calculation_id", "prototypes": "prototype_id", "selection": "candidate_id",
-    "known_phases": "phase_id",
+    "known_phases": "phase_id", "properties": "calculation_id",
 }  # fmt: skip
 _LISTED = 5
 
@@ -120,6 +120,7 @@ class _Content:
                 self._extxyz(layout.extxyz(kind, functional), layout.table(table, functional))
         for stem, (functional, scheme) in self.hulls.items():
             self._hull(stem, functional, scheme)
+        self._properties()
         self._structures()
         return self.found
 
@@ -250,6 +251,24 @@ class _Content:
 
     def _structures(self) -> None:
         self._each(layout.table("structures"), _geometry_problems, "structure_id")
+
+    def _properties(self) -> None:
+        """Compute the properties again from calculations and hulls, and compare."""
+        for stem, (functional, _) in self.hulls.items():
+            path, *others = (
+                layout.table(*of)
+                for of in (("properties", functional), ("calculations", functional), ("hull", stem))
+            )
+            if stem in self.deciding and {path, *others} <= set(self.tables):
+                found = properties.problems(self.tables[path], *(self.tables[other] for other in others))
+                self._report(path, found)
+        try:
+            known = properties.units((self.folder / layout.PROPERTIES).read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.found.append(f"{layout.PROPERTIES}: not a file of definitions ({error!r})")
+            return
+        for path, table in self.tables.items():
+            self._report(path, properties.undefined(table.schema, known))
 
     def _hull(self, stem: str, functional: str, scheme: corrections.Scheme) -> None:
         """Compute a hull again from the published energies, corrections included, and compare."""

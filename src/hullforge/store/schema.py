@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from hullforge.store import definitions
+
 #: Raised whenever a column changes its meaning or disappears; a reader refuses what is newer than itself.
 SCHEMA_VERSION = 1
 
@@ -59,7 +61,17 @@ class Table:
     def arrow(self) -> pa.Schema:
         """Give the Arrow schema, with the schema's version as metadata."""
         metadata = {"hullforge.table": self.name, "hullforge.schema_version": str(SCHEMA_VERSION)}
-        return pa.schema([column.field() for column in self.columns], metadata=metadata)
+        fields = []
+        for column in self.columns:
+            field = column.field()
+            fields.append(field.with_metadata(field.metadata | definitions.metadata(self.name, column.name)))
+        return pa.schema(fields, metadata=metadata)
+
+
+def P(column: str) -> Column:  # noqa: N802
+    """Make the column of a property from its definition."""
+    found = definitions.of(column)
+    return Column(column, F64, f"{found.title}: see property_definitions.json", found.unit, found.null)
 
 
 def C(name: str, type: pa.DataType, description: str, unit: str = "", null: str = "") -> Column:  # noqa: N802, A002
@@ -349,6 +361,26 @@ TABLES: dict[str, Table] = {
                 C("hull_status", STR, "ok, missing_reference, incompatible or impossible_energy"),
                 C("decomposition", many(pa.struct([("calculation_id", STR), ("fraction", F64)])), "stable phases at this composition, fractions of atoms"),
                 C("chemical_potentials", many(F64), "one per element of `elements`, relative to the elemental references", "eV/atom", "the row is not placed: see hull_status"),
+            ),
+        ),
+        Table(
+            "properties",
+            "the seven properties that ALEXANDRIA reports, one row per calculation; absent values with their reason",
+            ("nelements", "chemsys", "chemical_formula_reduced", "calculation_id"),
+            (
+                C("calculation_id", STR, "calculation that they belong to"),
+                C("structure_id", STR, "its final geometry"),
+                FUNCTIONAL,
+                THEORY_ID,
+                C("nsites", I32, "number of atoms in the cell"),
+                C("nelements", I8, "number of elements"),
+                C("chemsys", STR, "elements joined by '-', alphabetical"),
+                C("chemical_formula_reduced", STR, "reduced formula, elements alphabetical, as in OPTIMADE"),
+                P("energy"),
+                P("energy_per_atom"),
+                C("correction_scheme", STR, "energy correction of the hull that the next two belong to", "", "the row is in no hull"),
+                *(P(column) for column in definitions.SEVEN[1:]),
+                C("null_reasons", pa.map_(STR, STR), "of each absent property the code of the reason: see property_definitions.json"),
             ),
         ),
         Table(

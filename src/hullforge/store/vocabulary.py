@@ -125,6 +125,15 @@ class HullStatus(Described):
     )
 
 
+class NullReason(Described):
+    """Why a property of a calculation is absent; where it is in a hull but not placed, `HullStatus` has the reason."""
+
+    NOT_COMPUTED = "not_computed", "no step of the protocol gives it; static steps do"
+    NOT_TOLD = "not_told", "the imported files don't tell"
+    NOT_PERIODIC = "not_periodic", "the volume of a crystal that is not periodic along all axes is arbitrary"
+    NOT_IN_HULL = "not_in_hull", "settings that touch the energy were changed (protocol_drift)"
+
+
 class HullChange(Described):
     """What a round changed for an entry on the hull."""
 
