@@ -66,7 +66,10 @@ def add(commands: Any) -> None:
     sub.add_argument("sources", nargs="+", metavar="ADDRESS", help="base address, or alexandria, mp, oqmd")
     sub.add_argument("--filter", default="", help="OPTIMADE filter (default: everything)")
     sub.add_argument(
-        "--preset", default="", choices=("alexandria", "mp", "oqmd"), help="whose names for energies hold"
+        "--preset",
+        default="",
+        choices=("alexandria", "mp", "oqmd", "hullforge"),
+        help="whose names for energies hold",
     )
     _columns(sub)
     _common(sub)

@@ -25,8 +25,8 @@ class Preset:
     named: dict[str, str]
 
 
-#: Providers with energies. The Materials Project and OQMD give formation energies only. OQMD's distance is negative
-#: where the row itself lies below the hull of all others.
+#: Providers with energies; `hullforge` is a release behind `hullforge serve`. The Materials Project and OQMD give
+#: formation energies only. OQMD's distance is negative where the row itself lies below the hull of all others.
 PRESETS = {
     "alexandria": Preset(
         "https://alexandria.icams.rub.de/pbe",
@@ -54,6 +54,20 @@ PRESETS = {
             "formation_energy_per_atom": "_oqmd_delta_e",
             "e_above_hull": "_oqmd_stability",
             "band_gap": "_oqmd_band_gap",
+        },
+    ),
+    "hullforge": Preset(
+        "http://127.0.0.1:5000",
+        {
+            "energy": "_hullforge_energy",
+            "energy_correction_per_atom": "_hullforge_energy_correction_per_atom",
+            "formation_energy_per_atom": "_hullforge_formation_energy_per_atom",
+            "e_above_hull": "_hullforge_e_above_hull",
+            "functional": "_hullforge_functional",
+            "run_type": "_hullforge_run_type",
+            "band_gap": "_hullforge_band_gap",
+            "total_magnetization": "_hullforge_total_magnetization",
+            "space_group_it_number": "space_group_it_number",
         },
     ),
 }
