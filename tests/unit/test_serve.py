@@ -299,6 +299,14 @@ def test_a_changed_table_is_not_served(release, tmp_path, capsys):
     assert "not what SHA256SUMS says" in capsys.readouterr().err
 
 
+def test_a_changed_licence_is_not_served(release, tmp_path, capsys):
+    shutil.copytree(release, tmp_path / "copy")
+    path = tmp_path / "copy" / layout.DATASET
+    path.write_text(path.read_text().replace("CC-BY-4.0", "CC0-1.0"))
+    assert cli.main(["serve", str(tmp_path / "copy"), "--port", "0"]) == 2
+    assert "dataset.json: not what SHA256SUMS says" in capsys.readouterr().err
+
+
 def test_a_missing_extra_is_one_sentence(release, monkeypatch, capsys):
     monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None if name == "duckdb" else name)
     assert cli.main(["serve", str(release), "--port", "0"]) == 2

@@ -99,14 +99,20 @@ def database(folder: Path, functionals: Sequence[str], schemes: Sequence[str]) -
     lines = (line.partition("  ") for line in (folder / layout.SUMS).read_text().splitlines())
     sums = {path: digest for digest, _, path in lines}
 
-    def read(name: str, columns: list[str], stem: str | None = None) -> pa.Table:
-        path = layout.table(name, stem)
-        table = tables.read(folder / path, name, columns)
+    def unchanged(path: str) -> None:
         if sums.get(path) != layout.sha256(folder / path):
             raise SealError(
                 f"{path}: not what {layout.SUMS} says; `hullforge verify {folder}` lists what is wrong"
             )
+
+    def read(name: str, columns: list[str], stem: str | None = None) -> pa.Table:
+        path = layout.table(name, stem)
+        table = tables.read(folder / path, name, columns)
+        unchanged(path)
         return table
+
+    unchanged(layout.DATASET)
+    unchanged(layout.CONFIG)
 
     groups = read("structures", ["structure_id", "space_group_it_number"])
     modified = datetime.fromtimestamp((folder / layout.SUMS).stat().st_mtime, UTC).replace(
