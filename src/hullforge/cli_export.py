@@ -13,6 +13,7 @@ _EPILOG = """formats:
   nequip   the same for NequIP: only complete frames     deepmd  folders deepmd/npy, with virials
   npz      NumPy arrays                                  ase-db  SQLite database of ASE
   lmdb     .aselmdb of FAIR Chemistry (package lmdb)     json    computed entries, as ALEXANDRIA's (structures only)
+  colabfit ColabFit's data standard, Parquet: configurations, property objects, sets, data set, metadata
 
 examples:
   hullforge export results/laptop/release/2026.1 --format mace --split train --out training
@@ -32,7 +33,7 @@ def add(commands: Any) -> None:
     sub.add_argument(
         "--format",
         required=True,
-        choices=("extxyz", "mace", "nequip", "deepmd", "npz", "ase-db", "lmdb", "json"),
+        choices=("extxyz", "mace", "nequip", "deepmd", "npz", "ase-db", "lmdb", "json", "colabfit"),
         help="see below",
     )
     sub.add_argument(

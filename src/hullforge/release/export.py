@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hullforge.errors import ConfigError
-from hullforge.release import exports_ase, exports_json, exports_numpy, extxyz, layout
+from hullforge.release import exports_ase, exports_colabfit, exports_json, exports_numpy, extxyz, layout
 from hullforge.store import atomic, tables
 from hullforge.thermo import corrections
 
@@ -31,6 +31,7 @@ class Format(StrEnum):
     ASE_DB = "ase-db"
     LMDB = "lmdb"
     JSON = "json"
+    COLABFIT = "colabfit"
 
 
 class Kind(StrEnum):
@@ -104,7 +105,25 @@ def run(folder: Path, out: Path, wish: Wish) -> list[Written]:
         raise ConfigError("json holds the energies that the hull is made of; use it with --energy energy")
     if wish.format is Format.LMDB:
         exports_ase.check_lmdb()
+    if wish.format is Format.COLABFIT:
+        return _colabfit(folder, out, wish, functionals)
     return [_export(folder, out, wish, functional) for functional in functionals]
+
+
+def _colabfit(folder: Path, out: Path, wish: Wish, functionals: tuple[str, ...]) -> list[Written]:
+    """Write one data set of all functionals; rows are read twice, and counted the first time."""
+    target = out / "-".join(part for part in (wish.kind.value, wish.split, "colabfit") if part)
+    counted = {name: Written(target / f"co/{name}.parquet") for name in functionals}
+    read: set[str] = set()
+
+    def pieces(functional: str) -> Pieces:
+        count = Written(target) if functional in read else counted[functional]
+        read.add(functional)
+        return _pieces(folder, wish, functional, (), count)
+
+    files = exports_colabfit.write(folder, target, functionals, pieces, wish.energy.value)
+    left = {written.path: written.left_out for written in counted.values()}
+    return [Written(path, rows, left.get(path, Counter())) for path, rows in files]
 
 
 def _functionals(folder: Path, wish: Wish) -> tuple[str, ...]:
