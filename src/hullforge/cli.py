@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hullforge import __version__, cli_export, cli_hull, cli_import, cli_serve, cli_stats
+from hullforge import __version__, cli_diff, cli_export, cli_hull, cli_import, cli_serve, cli_stats
 from hullforge.errors import HullforgeError
 
 Command = Callable[[argparse.Namespace], int | None]
@@ -332,6 +332,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_export.add(commands)
     cli_serve.add(commands)
     cli_stats.add(commands)
+    cli_diff.add(commands)
 
     sub = stage("prototypes", _prototypes, "stage: compile the prototypes")
     sub.add_argument("--rejects", type=Path, required=True, help="table of what could not become a prototype")
