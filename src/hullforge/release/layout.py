@@ -16,6 +16,7 @@ DATASET, CONFIG, CARD, DICTIONARY, LICENSE = (
     "LICENSE",
 )
 PROPERTIES = "property_definitions.json"
+CITATION = "CITATION.cff"
 
 #: Tables with one file, and tables with one file per functional.
 WHOLE = ("structures", "failures", "elemental_references", "prototypes", "selection")
