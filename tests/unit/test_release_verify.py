@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import synthetic_campaign
 
-from hullforge.release import build, layout
+from hullforge.release import build, layout, logical
 from hullforge.release.verify import verify
 from hullforge.store import atomic, seal, tables
 
@@ -48,6 +48,8 @@ def edit(release, path, change):
 
 
 def remake_sums(release):
+    """Make checksums and logical hashes anew, so that only the content can tell."""
+    (release / layout.LOGICAL).write_text(logical.text(release, layout.tables(release)))
     (release / layout.SUMS).write_text(layout.sums(release))
 
 

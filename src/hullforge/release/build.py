@@ -20,7 +20,7 @@ from hullforge import documents
 from hullforge.config import Campaign
 from hullforge.crystals.matching import space_group_number
 from hullforge.errors import SealError, TableError
-from hullforge.release import card, citation, extxyz, layout, properties
+from hullforge.release import card, citation, extxyz, layout, logical, properties
 from hullforge.store import atomic, tables
 from hullforge.store.structures import atoms_from_row
 from hullforge.thermo import corrections, place
@@ -100,6 +100,7 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
     atomic.write_json(folder / layout.CONFIG, card.published_config(campaign))
     atomic.write_json(folder / layout.DATASET, dataset)
     atomic.write_text(folder / layout.PROPERTIES, properties.text())
+    atomic.write_text(folder / layout.LOGICAL, logical.text(folder, layout.tables(folder)))
     atomic.write_text(folder / layout.DICTIONARY, documents.dictionary())
     atomic.write_text(folder / layout.LICENSE, card.licence(campaign))
     atomic.write_text(folder / layout.CITATION, citation.cff(campaign))

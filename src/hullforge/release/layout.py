@@ -5,9 +5,12 @@ Files are named by functional inside a plain folder per table, not in hive folde
 """
 
 import hashlib
+import re
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
+#: Hashes of the tables' decoded content (`hullforge.release.logical`).
+LOGICAL = "LOGICAL_HASHES"
 DATASET, CONFIG, CARD, DICTIONARY, LICENSE = (
     "dataset.json",
     "config.json",
@@ -48,6 +51,22 @@ def files(folder: Path) -> list[str]:
     """Names of all files of a release, relative to its folder and sorted; the list of checksums not among them."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if name != SUMS)
+
+
+def listed(folder: Path, name: str) -> dict[str, str]:
+    """Hash by path of a list of checksums. Raises `ValueError` with the first line that is none."""
+    found = {}
+    for line in (folder / name).read_text(encoding="utf-8").splitlines():
+        digest, _, path = line.partition("  ")
+        if not re.fullmatch(r"[0-9a-f]{64}", digest) or not path:
+            raise ValueError(f"{name}: not a list of checksums: {line!r}")
+        found[path] = digest
+    return found
+
+
+def tables(folder: Path) -> list[str]:
+    """Names of all tables of a release, relative to its folder and sorted."""
+    return [name for name in files(folder) if name.endswith(".parquet")]
 
 
 def sums(folder: Path) -> str:

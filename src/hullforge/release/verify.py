@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hullforge.errors import HullforgeError
-from hullforge.release import layout, properties
+from hullforge.release import layout, logical, properties
 from hullforge.store import ids, tables
 from hullforge.store.schema import TABLES
 from hullforge.thermo import corrections, place
@@ -45,7 +45,7 @@ def verify(folder: Path) -> list[str]:
         return _campaign(folder)
     if not any((folder / name).exists() for name in (layout.SUMS, layout.DATASET, "data")):
         return [f"{folder}: neither a release (no {layout.SUMS}) nor a campaign (no campaign.json)"]
-    return [*_checksums(folder), *_Content(folder).problems()]
+    return [*_checksums(folder), *_Content(folder).problems(), *_logical(folder)]
 
 
 def _campaign(folder: Path) -> list[str]:
@@ -62,12 +62,10 @@ def _checksums(folder: Path) -> list[str]:
     path = folder / layout.SUMS
     if not path.is_file():
         return [f"{layout.SUMS}: missing; the release is incomplete"]
-    listed = {}
-    for line in path.read_text().splitlines():
-        digest, _, name = line.partition("  ")
-        if not re.fullmatch(r"[0-9a-f]{64}", digest) or not name:
-            return [f"{layout.SUMS}: not a list of checksums: {line!r}"]
-        listed[name] = digest
+    try:
+        listed = layout.listed(folder, layout.SUMS)
+    except ValueError as error:
+        return [str(error)]
     present = set(layout.files(folder))
     problems = [f"{name}: missing, though {layout.SUMS} lists it" for name in sorted(set(listed) - present)]
     problems += [f"{name}: not listed in {layout.SUMS}" for name in sorted(present - set(listed))]
@@ -76,6 +74,30 @@ def _checksums(folder: Path) -> list[str]:
         for name in sorted(present & set(listed))
         if layout.sha256(folder / name) != listed[name]
     ]
+    return problems
+
+
+def _logical(folder: Path) -> list[str]:
+    """Compare the tables' decoded content with the list of logical hashes; unreadable tables are told elsewhere."""
+    try:
+        listed = layout.listed(folder, layout.LOGICAL)
+    except OSError:
+        return [f"{layout.LOGICAL}: missing; make the release again with this hullforge"]
+    except ValueError as error:
+        return [str(error)]
+    present = layout.tables(folder)
+    problems = [f"{layout.LOGICAL}: {name} is not listed" for name in present if name not in listed]
+    problems += [
+        f"{layout.LOGICAL}: lists {name}, which is missing" for name in sorted(set(listed) - set(present))
+    ]
+    for name in present:
+        try:
+            same = name not in listed or logical.of_file(folder / name) == listed[name]
+        except HullforgeError as error:
+            problems.append(str(error).replace(f"{folder}/", ""))
+            continue
+        if not same:
+            problems.append(f"{name}: its rows are not those of {layout.LOGICAL}: another logical hash")
     return problems
 
 
