@@ -27,12 +27,12 @@ def releases(tmp_path_factory):
 
 def test_every_published_table_has_a_key_of_its_own_columns():
     for name in (*layout.WHOLE, *layout.BY_FUNCTIONAL):
-        assert set(diff.KEYS[name]) <= {column.name for column in TABLES[name].columns}, name
+        assert set(layout.KEYS[name]) <= {column.name for column in TABLES[name].columns}, name
 
 
 def test_keys_name_each_row_once(releases):
     for path in (name for name in layout.files(releases[1]) if name.endswith(".parquet")):
-        key = diff.KEYS[path.removesuffix(".parquet").split("/")[1]]
+        key = layout.KEYS[path.removesuffix(".parquet").split("/")[1]]
         names = [name for name, _ in diff._hashes(releases[1] / path, key, [], path)]
         assert len(set(names)) == len(names), path
 

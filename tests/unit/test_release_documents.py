@@ -1,5 +1,10 @@
 """Documents of a release that other programs read: the citation, and the data card's configurations."""
 
+import json
+import logging
+import re
+
+import pyarrow.parquet as pq
 import pytest
 import synthetic_campaign
 import yaml
@@ -46,3 +51,47 @@ def test_every_configuration_of_the_card_loads_with_datasets(release, tmp_path, 
         path = release / entry["data_files"]
         table = path.parent.name if path.parent.name != "data" else path.stem
         assert loaded.num_rows == tables.read(path, table).num_rows, entry["config_name"]
+
+
+def test_croissant_names_every_file_and_every_column(release):
+    found = json.loads((release / layout.CROISSANT).read_text())
+    assert {entry["@id"]: entry["sha256"] for entry in found["distribution"]} == {
+        name: layout.sha256(release / name) for name in layout.files(release) if name != layout.CROISSANT
+    }
+    sets = {entry["@id"]: entry for entry in found["recordSet"]}
+    for name in (name for name in layout.files(release) if name.endswith(".parquet")):
+        entry = sets.pop("-".join(name.removesuffix(".parquet").split("/")[1:]))
+        columns = [field["source"]["extract"]["column"] for field in entry["field"]]
+        rest = re.search(r"see dictionary.md: (.*)\.$", entry["description"])
+        assert {*columns, *(rest[1].split(", ") if rest else ())} == {*pq.read_schema(release / name).names}
+    assert not sets
+    shapes = {f["name"]: f.get("arrayShape") for s in found["recordSet"] for f in s["field"]}
+    assert (shapes["positions"], shapes["cell"], shapes["numbers"], shapes["energy"]) == (
+        "-1,3",
+        "9",
+        "-1",
+        None,
+    )
+
+
+def test_croissant_is_valid_and_gives_back_the_records(release, caplog):
+    croissant = pytest.importorskip("mlcroissant")
+    with caplog.at_level(logging.WARNING):
+        found = croissant.Dataset(jsonld=str(release / layout.CROISSANT))
+    assert not found.metadata.ctx.issues.errors
+    for entry in found.metadata.record_sets:
+        rows = list(found.records(entry.uuid))
+        path = entry.fields[0].source.file_object
+        table = tables.read(release / path, path.split("/")[1].removesuffix(".parquet"))
+        assert len(rows) == table.num_rows, entry.uuid
+    energies = tables.read(release / layout.table("frames", "PBE"), "frames")["energy"].to_pylist()
+    assert [row["frames-PBE/energy"] for row in found.records("frames-PBE")] == energies
+
+
+def test_croissant_without_a_checksum_is_refused(release, tmp_path):
+    croissant = pytest.importorskip("mlcroissant")
+    broken = json.loads((release / layout.CROISSANT).read_text())
+    del broken["distribution"][0]["sha256"]
+    (tmp_path / "croissant.json").write_text(json.dumps(broken))
+    with pytest.raises(croissant.ValidationError, match="sha256"):
+        croissant.Dataset(jsonld=str(tmp_path / "croissant.json"))

@@ -20,7 +20,7 @@ from hullforge import documents
 from hullforge.config import Campaign
 from hullforge.crystals.matching import space_group_number
 from hullforge.errors import SealError, TableError
-from hullforge.release import card, citation, extxyz, layout, logical, properties
+from hullforge.release import card, citation, croissant, extxyz, layout, logical, properties
 from hullforge.store import atomic, tables
 from hullforge.store.structures import atoms_from_row
 from hullforge.thermo import corrections, place
@@ -105,6 +105,7 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
     atomic.write_text(folder / layout.LICENSE, card.licence(campaign))
     atomic.write_text(folder / layout.CITATION, citation.cff(campaign))
     atomic.write_text(folder / layout.CARD, card.text(dataset))
+    atomic.write_json(folder / layout.CROISSANT, croissant.document(dataset, folder))
 
 
 def structures(calculations: dict[str, pa.Table]) -> pa.Table:

@@ -20,13 +20,6 @@ import pyarrow.parquet as pq
 from hullforge.errors import TableError
 from hullforge.release import layout
 
-#: Columns that together name a row, of each table.
-KEYS = {
-    "structures": ("structure_id",), "calculations": ("calculation_id",), "failures": ("calculation_id",),
-    "frames": ("frame_id",), "hull": ("calculation_id",), "prototypes": ("prototype_id",),
-    "selection": ("candidate_id",), "known_phases": ("phase_id",), "properties": ("calculation_id",),
-    "elemental_references": ("functional", "correction_scheme", "element"),
-}  # fmt: skip
 _WIDTH = 8
 _LISTED = 10
 
@@ -130,7 +123,7 @@ def diff(before: Path, after: Path) -> Difference:
 
 def _rows(before: Path, after: Path, path: str) -> FileChange:
     parts = path.removesuffix(".parquet").split("/")
-    key = KEYS.get(parts[1])
+    key = layout.KEYS.get(parts[1])
     if key is None:
         raise TableError(f"{path}: a table that this version of hullforge does not know")
     change = FileChange(path)

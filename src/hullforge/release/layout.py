@@ -20,12 +20,20 @@ DATASET, CONFIG, CARD, DICTIONARY, LICENSE = (
 )
 PROPERTIES = "property_definitions.json"
 CITATION = "CITATION.cff"
+CROISSANT = "croissant.json"
 
 #: Tables with one file, and tables with one file per functional.
 WHOLE = ("structures", "failures", "elemental_references", "prototypes", "selection")
 BY_FUNCTIONAL = ("calculations", "frames", "hull", "properties", "known_phases")
 #: Of these, what only a campaign with phases known beforehand has.
 OPTIONAL = ("known_phases",)
+#: Columns that together name a row, of each table.
+KEYS = {
+    "structures": ("structure_id",), "calculations": ("calculation_id",), "failures": ("calculation_id",),
+    "frames": ("frame_id",), "hull": ("calculation_id",), "prototypes": ("prototype_id",),
+    "selection": ("candidate_id",), "known_phases": ("phase_id",), "properties": ("calculation_id",),
+    "elemental_references": ("functional", "correction_scheme", "element"),
+}  # fmt: skip
 
 
 def table(name: str, functional: str | None = None) -> str:
