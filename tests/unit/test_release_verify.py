@@ -174,7 +174,7 @@ def test_a_changed_energy_in_extended_xyz(release):
     path.write_text(path.read_text().replace("energy=-3.7 ", "energy=-3.8 "))
     remake_sums(release)
     (problem,) = verify(release)
-    assert "energy -3.8 eV" in problem
+    assert "energy is -3.8 eV" in problem
 
 
 def test_a_changed_free_energy_in_extended_xyz(release):
@@ -184,7 +184,7 @@ def test_a_changed_free_energy_in_extended_xyz(release):
     path.write_text(re.sub(r" free_energy=\S+", " free_energy=-99.0", text, count=1))
     remake_sums(release)
     (problem,) = verify(release)
-    assert "free energy -99.0 eV" in problem
+    assert "free_energy is -99.0 eV" in problem
 
 
 def test_extended_xyz_cut_short(release):

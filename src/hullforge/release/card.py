@@ -64,7 +64,7 @@ def dataset(
         "warning": base.get(campaign.engine.name).warning,
         "counts": {name: table.num_rows for name, table in sorted(whole.items())},
         "by_functional": {
-            functional: _statistics(table) | {"frames": nframes[functional]}
+            functional: statistics(table) | {"frames": nframes[functional]}
             for functional, table in calculations.items()
         },
         "protocol": {"name": protocol.name, "description": protocol.description},
@@ -82,7 +82,8 @@ def dataset(
     }
 
 
-def _statistics(calculations: pa.Table) -> dict[str, Any]:
+def statistics(calculations: pa.Table) -> dict[str, Any]:
+    """Numbers of calculations and atoms, and mean and variance of the energy per atom, eV/atom and its square."""
     energies = calculations["energy_per_atom"].to_pylist()
     n = len(energies)
     mean = math.fsum(energies) / n if n else None

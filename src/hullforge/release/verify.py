@@ -7,8 +7,8 @@ is checked by the checksums of its sealed rounds, and with it its releases. Chan
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hullforge.errors import HullforgeError
-from hullforge.release import layout, logical, properties
+from hullforge.release import card, extxyz, layout, logical, properties, verify_extxyz
+from hullforge.release.build import with_distances
 from hullforge.store import ids, tables
 from hullforge.store.schema import TABLES
 from hullforge.thermo import corrections, place
@@ -138,8 +139,8 @@ class _Content:
         for functional in self.functionals:
             self._calculations(functional)
             self._frames(functional)
-            for kind, table in (("frames", "frames"), ("structures", "calculations")):
-                self._extxyz(layout.extxyz(kind, functional), layout.table(table, functional))
+            for kind in ("frames", "structures"):
+                self._extxyz(kind, functional)
         for stem, (functional, scheme) in self.hulls.items():
             self._hull(stem, functional, scheme)
         self._properties()
@@ -173,14 +174,24 @@ class _Content:
         self.tables[path] = table
         if name in _UNIQUE:
             column = _UNIQUE[name]
-            counts = pc.value_counts(table[column])
-            repeated = [c["values"].as_py() for c in counts if c["counts"].as_py() > 1]
-            self._report(path, (f"{column} {value} is in more than one row" for value in repeated))
+            seen: dict[str, int] = {}
+            self._report(
+                path,
+                (
+                    f"row {n}: {column} {value} is in more than one row, first in row {seen[value]}"
+                    for n, value in enumerate(table[column].to_pylist())
+                    if seen.setdefault(value, n) != n
+                ),
+            )
         order = table.select(list(TABLES[name].sort_by))
-        if order.num_rows > 1 and not order.equals(
-            order.sort_by([(c, "ascending") for c in order.column_names])
-        ):
-            self.found.append(f"{path}: its rows are not sorted by {', '.join(order.column_names)}")
+        ordered = order.sort_by([(c, "ascending") for c in order.column_names])
+        if order.num_rows > 1 and not order.equals(ordered):
+            pairs = zip(order.to_pylist(), ordered.to_pylist(), strict=True)
+            number, (row, first) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+            self.found.append(
+                f"{path}: its rows are not sorted by {', '.join(order.column_names)}: row {number} is"
+                f" {_brief(row)}, it should be {_brief(first)}"
+            )
 
     def _column(self, name: str, column: str, functional: str | None = None) -> list[Any]:
         """Values of one column of a table, of all functionals unless one is named."""
@@ -217,8 +228,15 @@ class _Content:
 
     def _known(self, path: str, column: str, known: set[Any], where: str) -> None:
         if path in self.tables:
-            strangers = sorted(set(self.tables[path][column].to_pylist()) - known)
-            self._report(path, (f"{column} {value} is not among the {where}" for value in strangers))
+            rows = enumerate(self.tables[path][column].to_pylist())
+            self._report(
+                path,
+                (
+                    f"row {n}: {column} {value} is not among the {where}"
+                    for n, value in rows
+                    if value not in known
+                ),
+            )
 
     def _selection(self) -> None:
         """Check that the first functional has a result or a failure of every selected candidate."""
@@ -246,6 +264,7 @@ class _Content:
             counts = {layout.table(name): n for name, n in data["counts"].items()}
             for functional, entry in data["by_functional"].items():
                 counts |= {layout.table(name, functional): entry[name] for name in ("calculations", "frames")}
+            self._report(layout.DATASET, self._statistics(data))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self.found.append(f"{layout.DATASET}: not a data set row ({error!r})")
             return
@@ -257,6 +276,23 @@ class _Content:
                 if path in self.tables and self.tables[path].num_rows != n
             ),
         )
+
+    def _statistics(self, data: Mapping[str, Any]) -> Iterator[str]:
+        """Compute what the data set row says of all calculations together again."""
+        made: dict[str, Any] = {"functionals": self.functionals}
+        present = {f: self.tables.get(layout.table("calculations", f)) for f in self.functionals}
+        given = {"functionals": data["functionals"]}
+        if all(table is not None for table in present.values()):
+            made["elements"] = sorted({e for row in self._column("calculations", "elements") for e in row})
+            given["elements"] = data["elements"]
+        for functional, table in present.items():
+            of = card.statistics(table) if table is not None else {}
+            made |= {f"{functional}: {key}": value for key, value in of.items() if key != "calculations"}
+            given |= {f"{functional}: {key}": data["by_functional"][functional][key] for key in of}
+        for key, value in made.items():
+            close = isinstance(value, float) and isinstance(given[key], float)
+            if given[key] != value and not (close and abs(given[key] - value) <= TOLERANCE):
+                yield f"{key} is {given[key]}, the tables give {value}"
 
     def _each(self, path: str, check: Callable[[Row], Iterator[str]], key: str) -> None:
         """Run `check` on every row of a file."""
@@ -351,35 +387,39 @@ class _Content:
             for row in self.tables[references_path].to_pylist()
             if row["functional"] == functional and row["correction_scheme"] == scheme
         ]
-        if given != placed.references.to_pylist():
-            self.found.append(f"{references_path}: not the lowest elemental calculations with {functional}")
+        lowest = placed.references.to_pylist()
+        number = next((i for i, (a, b) in enumerate(zip_longest(given, lowest)) if a != b), None)
+        if number is not None:
+            a, b = (_brief(rows[number]) if number < len(rows) else "nothing" for rows in (given, lowest))
+            self.found.append(
+                f"{references_path}: not the lowest elemental calculations with {functional}: its row {number} of this"
+                f" functional is {a}, it should be {b}"
+            )
 
-    def _extxyz(self, name: str, path: str) -> None:
-        """Compare ids, energies and free energies of an extended XYZ with the table it was made from, in order."""
+    def _extxyz(self, kind: str, functional: str) -> None:
+        """Compare an extended XYZ, number by number and in order, with the table it was made from."""
+        name = layout.extxyz(kind, functional)
+        path = layout.table({"frames": "frames", "structures": "calculations"}[kind], functional)
         if path not in self.tables:
             return
         if not (self.folder / name).is_file():
             self.found.append(f"{name}: missing")
             return
-        key = "frame_id" if "frames" in path.split("/") else "calculation_id"
-        table = self.tables[path]
-        wanted = list(zip(*(table[name].to_pylist() for name in (key, "energy", "free_energy")), strict=True))
-        try:
-            given = list(_headers(self.folder / name, key))
-        except ValueError as error:
-            self.found.append(f"{name}: {error}")
-            return
-        if len(given) != len(wanted):
-            self.found.append(f"{name}: {len(given)} frames, {path} has {len(wanted)} rows")
-        self._report(
-            name,
-            (
-                f"frame {number}: {key} {a[0]} with energy {a[1]} eV and free energy {a[2]} eV,"
-                f" {path} has {b[0]} with {b[1]} eV and {b[2]} eV"
-                for number, (a, b) in enumerate(zip(given, wanted, strict=False))
-                if a != b
-            ),
-        )
+        table, key = self.tables[path], "frame_id"
+        info: tuple[str, ...] = extxyz.FRAME_INFO
+        if kind == "structures":
+            stem = next(
+                stem for stem in self.hulls if stem in self.deciding and self.hulls[stem][0] == functional
+            )
+            hull = self.tables.get(layout.table("hull", stem))
+            if hull is None:
+                return
+            table, key, info = with_distances(table, hull), "calculation_id", extxyz.STRUCTURE_INFO
+        self._report(name, verify_extxyz.problems(self.folder / name, table, path, key, info))
+
+
+def _brief(row: Row) -> str:
+    return ", ".join(f"{key} {value}" for key, value in row.items())
 
 
 def _geometry_problems(row: Row) -> Iterator[str]:
@@ -462,23 +502,3 @@ def _proof_problems(row: Row, formation: Mapping[str, float | None]) -> Iterator
     potentials = row["chemical_potentials"] or []
     if len(potentials) != len(fractions) or abs(float(fractions @ potentials) - hull) > _SHARES:
         yield f"its chemical potentials do not give the hull's energy there, {hull} eV/atom"
-
-
-_ENERGY = re.compile(r"(?:^| )energy=(\S+)")
-_FREE_ENERGY = re.compile(r"(?:^| )free_energy=(\S+)")
-
-
-def _headers(path: Path, key: str) -> Iterator[tuple[str, float, float | None]]:
-    """Ids, energies and free energies, where given, of an extended XYZ; raises `ValueError` where it isn't one."""
-    name = re.compile(rf"(?:^| ){key}=(\S+)")
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(iter(file.readline, "")):
-            header = file.readline()
-            which, energy = name.search(header), _ENERGY.search(header)
-            if not line.strip().isdigit() or which is None or energy is None:
-                raise ValueError(f"frame {number} is not extended XYZ with {key} and energy")
-            for _ in range(int(line)):
-                if not file.readline().endswith("\n"):
-                    raise ValueError(f"frame {number} is cut short")
-            free = _FREE_ENERGY.search(header)
-            yield which[1], float(energy[1]), float(free[1]) if free else None
