@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from hullforge.config_release import Creator as Creator
+from hullforge.config_release import Release as Release
 from hullforge.config_training import Pretraining as Pretraining
 from hullforge.config_training import Share
 from hullforge.config_training import Training as Training
@@ -354,19 +356,6 @@ class Prerelax(Section):
                     f"prerelax.model: {self.model} is not a matgl model folder, it lacks {', '.join(missing)}"
                 )
         return self
-
-
-class Release(Section):
-    """What the published data set is called."""
-
-    version: str = Field(
-        "2026.1",
-        pattern=r"^\d{4}\.\d+$",
-        description="year and number; text, 2026.10 is not 2026.1: quote it",
-    )
-    title: str = Field("A hullforge data set", description="title of the data set")
-    authors: tuple[str, ...] = Field((), description="authors of the data set")
-    license: str = Field("CC-BY-4.0", description="SPDX name of the licence")
 
 
 class Campaign(Section):

@@ -91,3 +91,30 @@ def test_campaigns_are_immutable():
     assert isinstance(campaign, Campaign)
     with pytest.raises(ValueError, match="frozen"):
         campaign.seed = 3
+
+
+@pytest.mark.parametrize("orcid", ["0000-0002-1825-0097", "0000-0002-1694-233X"])
+def test_an_orcid_is_taken(orcid):
+    release = load({**GOOD, "release": {"creators": [{"name": "Carberry, Josiah", "orcid": orcid}]}}).release
+    assert release.creators[0].orcid == orcid
+    assert release.names == ("Josiah Carberry",)
+
+
+@pytest.mark.parametrize(
+    ("release", "words"),
+    [
+        ({"creators": [{"name": "A, B", "orcid": "0000-0002-1825-0098"}]}, ["release.creators.0.orcid", "typing error"]),
+        ({"creators": [{"name": "A, B", "orcid": "0000-0002-1694-2330"}]}, ["release.creators.0.orcid", "typing error"]),
+        ({"creators": [{"name": "A, B", "orcid": "0000-0002-1852-0097"}]}, ["release.creators.0.orcid", "typing error"]),
+        ({"creators": [{"name": "A, B", "orcid": "https://orcid.org/0000-0002-1825-0097"}]}, ["creators.0.orcid", "form"]),
+        ({"creators": [{"name": "Team", "orcid": "0000-0002-1825-0097"}]}, ["release.creators.0", "Team", "family name"]),
+        ({"creators": [{"name": "A, B"}], "authors": ["A B"]}, ["authors and creators", "one of them"]),
+        ({"doi": "https://doi.org/10.5281/zenodo.1"}, ["release.doi", "10.5281/zenodo.1234567"]),
+        ({"doi": "10.52/x"}, ["release.doi"]),
+        ({"doi": "10.5281/"}, ["release.doi"]),
+    ],
+)  # fmt: skip
+def test_a_bad_creator_or_doi_is_one_clear_error(release, words):
+    text = message(release=release)
+    assert len(text.splitlines()) == 1
+    assert all(word in text for word in words), text

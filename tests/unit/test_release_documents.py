@@ -95,3 +95,40 @@ def test_croissant_without_a_checksum_is_refused(release, tmp_path):
     (tmp_path / "croissant.json").write_text(json.dumps(broken))
     with pytest.raises(croissant.ValidationError, match="sha256"):
         croissant.Dataset(jsonld=str(tmp_path / "croissant.json"))
+
+
+CREATORS = [
+    {"name": "Carberry, Josiah", "orcid": "0000-0002-1825-0097", "affiliation": "Brown: a University"},
+    {"name": "The Oxides Team"},
+]
+
+
+def test_creators_and_doi_reach_every_document(tmp_path):
+    settings = synthetic_campaign.campaign(
+        tmp_path, release={"title": "T", "creators": CREATORS, "doi": "10.5281/zenodo.12"}
+    )
+    build.run(settings, synthetic_campaign.make(settings), tmp_path / "release")
+    cff = yaml.safe_load((tmp_path / "release" / layout.CITATION).read_text())
+    assert cff["doi"] == "10.5281/zenodo.12"
+    assert cff["authors"] == [
+        {
+            "family-names": "Carberry",
+            "given-names": "Josiah",
+            "affiliation": "Brown: a University",
+            "orcid": "https://orcid.org/0000-0002-1825-0097",
+        },
+        {"name": "The Oxides Team"},
+    ]
+    datacite, zenodo, croissant = (
+        json.loads((tmp_path / "release" / name).read_text())
+        for name in (layout.DATACITE, layout.ZENODO, layout.CROISSANT)
+    )
+    assert (datacite["doi"], datacite["publicationYear"]) == ("10.5281/zenodo.12", "2026")
+    assert [c["nameType"] for c in datacite["creators"]] == ["Personal", "Organizational"]
+    assert datacite["creators"][0]["nameIdentifiers"][0]["nameIdentifier"].endswith("0097")
+    assert zenodo["creators"] == CREATORS
+    assert "doi" not in zenodo
+    assert croissant["creator"][0]["sameAs"] == "https://orcid.org/0000-0002-1825-0097"
+    card = (tmp_path / "release" / layout.CARD).read_text()
+    assert "Authors: Josiah Carberry, The Oxides Team" in card
+    assert "https://doi.org/10.5281/zenodo.12" in card

@@ -104,6 +104,8 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
     atomic.write_text(folder / layout.DICTIONARY, documents.dictionary())
     atomic.write_text(folder / layout.LICENSE, card.licence(campaign))
     atomic.write_text(folder / layout.CITATION, citation.cff(campaign))
+    atomic.write_json(folder / layout.DATACITE, citation.datacite(campaign))
+    atomic.write_json(folder / layout.ZENODO, citation.zenodo(campaign))
     atomic.write_text(folder / layout.CARD, card.text(dataset))
     atomic.write_json(folder / layout.CROISSANT, croissant.document(dataset, folder))
 

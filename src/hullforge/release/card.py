@@ -56,7 +56,9 @@ def dataset(
         "title": campaign.release.title,
         "version": campaign.release.version,
         "description": campaign.description,
-        "authors": list(campaign.release.authors),
+        "authors": list(campaign.release.names),
+        "creators": [creator.model_dump(exclude_none=True) for creator in campaign.release.creators],
+        "doi": campaign.release.doi,
         "license": campaign.release.license,
         "elements": sorted(elements),
         "functionals": list(campaign.functionals),
@@ -111,7 +113,7 @@ def published_config(campaign: Campaign) -> dict[str, Any]:
 
 def licence(campaign: Campaign) -> str:
     """Give the licence note."""
-    who = ", ".join(campaign.release.authors) or "the authors of this data set"
+    who = ", ".join(campaign.release.names) or "the authors of this data set"
     name = campaign.release.license
     return (
         f"{campaign.release.title}, version {campaign.release.version}, by {who}.\n\n"

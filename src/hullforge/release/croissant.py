@@ -83,6 +83,14 @@ def document(dataset: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
     if dataset["authors"]:
         data["creator"] = [{"@type": "sc:Person", "name": name} for name in dataset["authors"]]
+    if dataset["creators"]:
+        data["creator"] = [
+            {"@type": "sc:Person" if "," in creator["name"] else "sc:Organization", "name": creator["name"]}
+            | ({"sameAs": f"https://orcid.org/{creator['orcid']}"} if "orcid" in creator else {})
+            for creator in dataset["creators"]
+        ]
+    if dataset["doi"]:
+        data["url"] = f"https://doi.org/{dataset['doi']}"
     return data
 
 

@@ -20,6 +20,7 @@ DATASET, CONFIG, CARD, DICTIONARY, LICENSE = (
 )
 PROPERTIES = "property_definitions.json"
 CITATION = "CITATION.cff"
+DATACITE, ZENODO = "datacite.json", ".zenodo.json"
 CROISSANT = "croissant.json"
 
 #: Tables with one file, and tables with one file per functional.
