@@ -2,6 +2,7 @@
 #
 #   snakemake --cores 2                                          the laptop campaign (config/config.yaml)
 #   snakemake --cores 2 --configfile config/campaigns/oxides.yaml   another one
+#   snakemake --cores 2 release --config version=2026.2          a release under another version
 #   snakemake -n                                                 what would be done
 #
 # Path grammar of the results: docs/architecture.md.

@@ -18,7 +18,9 @@ from hullforge.thermo import corrections
 def load_campaign():
     """The campaign, checked; a mistake in it ends here, in one message, before any job."""
     try:
-        campaign = settings.load(config)
+        campaign = settings.load(
+            settings.with_version(config, workflow.config_settings.config_args or ())
+        )
         check.check_config(campaign)
         if workflow.is_main_process:
             runlock.take_over(campaign.folder)

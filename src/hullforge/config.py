@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hullforge.config_release import Creator as Creator
 from hullforge.config_release import Release as Release
+from hullforge.config_release import with_version as with_version
 from hullforge.config_training import Pretraining as Pretraining
 from hullforge.config_training import Share
 from hullforge.config_training import Training as Training

@@ -1,10 +1,11 @@
 """The section `release` of a campaign: what the published data set is called, and whose it is.
 
-A part of `hullforge.config`, which is where all others take it from.
+Comes in: that section, and what Snakemake was given as `--config version=2026.10`. A part of `hullforge.config`, which is where all others take it from.
 """
 
 import re
-from typing import Self
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -99,3 +100,19 @@ class Release(Section):
     def names(self) -> tuple[str, ...]:
         """Names of the authors as they stand in a text."""
         return self.authors or tuple(creator.display for creator in self.creators)
+
+
+def with_version(data: Mapping[str, Any], arguments: Iterable[str]) -> dict[str, Any]:
+    """Give the configuration `data` with `version`, if it stands on the command line, as `release.version`.
+
+    `arguments`: the words after Snakemake's `--config`. They have the text; in `data` it is a number by now, and
+    2026.10 the same as 2026.1. A `version` in a configuration file stays where it is, an unknown key.
+    """
+    given = [text for key, _, text in (word.partition("=") for word in arguments) if key.strip() == "version"]
+    if not given:
+        return dict(data)
+    rest = {key: value for key, value in data.items() if key != "version"}
+    release = rest.get("release") or {}
+    if isinstance(release, Mapping):  # what is no mapping is refused later, in words
+        rest["release"] = {**release, "version": given[-1].strip().strip("\"'")}
+    return rest

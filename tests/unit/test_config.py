@@ -3,7 +3,7 @@
 import pytest
 
 from hullforge.check import check_config
-from hullforge.config import Campaign, PrototypesSettings, load
+from hullforge.config import Campaign, PrototypesSettings, load, with_version
 from hullforge.errors import ConfigError
 
 GOOD = {
@@ -118,3 +118,25 @@ def test_a_bad_creator_or_doi_is_one_clear_error(release, words):
     text = message(release=release)
     assert len(text.splitlines()) == 1
     assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "version"),
+    [
+        ([], "2026.3"),
+        (["seed=3"], "2026.3"),
+        (["version=2026.10"], "2026.10"),
+        (['version="2026.10"'], "2026.10"),
+        (["version=2026.10", "version=2026.20"], "2026.20"),
+    ],
+)
+def test_a_version_of_the_command_line_stays_text(arguments, version):
+    parsed = {"version": 2026.1} if any(a.startswith("version") for a in arguments) else {}
+    data = {**GOOD, "release": {"title": "T", "version": "2026.3"}, **parsed}
+    release = load(with_version(data, arguments)).release
+    assert (release.title, release.version) == ("T", version)
+
+
+def test_a_version_at_the_top_of_a_file_is_an_unknown_key():
+    with pytest.raises(ConfigError, match="unknown key 'version'"):
+        load(with_version({**GOOD, "version": "2026.1"}, []))

@@ -45,6 +45,20 @@ def test_a_bad_configuration_is_one_clear_error(make_campaign, edit, words):
         assert word in message, message
 
 
+def test_the_version_of_a_release_may_stand_on_the_command_line(make_campaign):
+    """2026.10 is a number to Snakemake, and as a number 2026.1."""
+    campaign = make_campaign()
+    done = campaign.run("-n", "release", "--config", "version=2026.10")
+    assert done.returncode == 0, done.stdout
+    assert "release/2026.10/SHA256SUMS" in done.stdout
+    assert "release/2026.1/" not in done.stdout
+    done = campaign.run("-n", "release", "--config", "version=next")
+    assert done.returncode != 0
+    assert "release.version" in done.stdout
+    assert "'next'" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_a_broken_prototype_file_is_named(make_campaign):
     campaign = make_campaign(prototypes__folder="mine")
     (campaign.folder / "mine").mkdir()
