@@ -29,6 +29,7 @@ BENCHMARKS = {
     "hull_million": "CPU time and peak memory of the hull of 1e6 entries over 83 elements, from file to file",
     "hull_query": "new compositions placed per second against a hull of 1e6 entries",
     "parquet_against_extxyz": "frames written and read per CPU second, Parquet and our text against ASE's text",
+    "release_identity": "SHA256SUMS of a campaign released twice, and logical hashes under two versions of pyarrow",
     "optimade_latency": "seconds until `hullforge serve` answers, 2e5 structures, against its default collection",
 }
 
