@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from hullforge.config_release import Creator as Creator
+from hullforge.config_release import Curation as Curation
 from hullforge.config_release import Release as Release
+from hullforge.config_release import Split as Split
 from hullforge.config_release import with_version as with_version
 from hullforge.config_training import Pretraining as Pretraining
 from hullforge.config_training import Share

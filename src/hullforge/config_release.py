@@ -1,15 +1,18 @@
-"""The section `release` of a campaign: what the published data set is called, and whose it is.
+"""The section `release` of a campaign: what is published, under which name, after which curation.
 
-Comes in: that section, and what Snakemake was given as `--config version=2026.10`. A part of `hullforge.config`, which is where all others take it from.
+Comes in: that section, and what Snakemake was given as `--config version=2026.10`. A part of `hullforge.config`, which is
+where all others take it from. Every rule of the curation is a key here, and null switches a limit off.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from hullforge.sections import Section
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Creator(Section):
@@ -64,8 +67,84 @@ def _check_character(digits: str) -> str:
     return "X" if rest == 10 else str(rest)
 
 
+class Split(Section):
+    """Which frames are for training, validation and test; all of one structure group are on one side."""
+
+    by: Literal["composition", "chemsys"] = Field(
+        "composition",
+        description="what a structure group is: all structures of one reduced formula, so that neither copies nor"
+        " polymorphs nor another functional's results of one compound are on two sides; or all of one chemical system",
+    )
+    validation: float = Field(0.05, ge=0, le=1, description="expected share of the groups for validation")
+    test: float = Field(0.05, ge=0, le=1, description="expected share of the groups for tests")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="seed of the hash; a group keeps its side in all rounds and versions with the same seed",
+    )
+
+    @model_validator(mode="after")
+    def _something_is_left_for_training(self) -> Self:
+        if self.validation + self.test > 1:
+            raise ValueError(
+                f"release.curation.split: validation and test add up to {self.validation + self.test:g}; at most 1"
+            )
+        return self
+
+
+class Curation(Section):
+    """Which frames are published; each that is not is a row of the table `rejections`, with its reason."""
+
+    electronic_convergence: bool = Field(
+        default=True, description="leave out frames whose electronic steps did not converge"
+    )
+    protocol_drift: bool = Field(
+        default=True, description="leave out frames of calculations whose recovery touched the energy"
+    )
+    energy_per_atom: tuple[float, float] | None = Field(
+        (-200.0, 50.0),
+        description="allowed energies, eV/atom; null: all. Wide, since their zero depends on functional and data sets;"
+        " ALEXANDRIA takes -20 to 0 for PBE and PBEsol with VASP",
+    )
+    max_force: Positive | None = Field(50.0, description="largest norm of a force, eV/angstrom; null: any")
+    max_stress: Positive | None = Field(
+        0.5,
+        description="largest absolute component of the stress, eV/angstrom^3 (0.5 is 801 kbar); null: any",
+    )
+    min_distance_ratio: Positive | None = Field(
+        0.5, description="smallest distance of two atoms over the sum of their covalent radii; null: any"
+    )
+    isolated_cutoff: Positive | None = Field(
+        6.0, description="every atom has a neighbour or an image of one within this, angstrom; null: need not"
+    )
+    duplicates: bool = Field(
+        default=True,
+        description="leave out frames with the geometry, theory and step of the protocol of one before",
+    )
+    near_duplicates: bool = Field(
+        default=False,
+        description="leave out the frames of calculations that ended in the structure of another one with the same"
+        " functional: same formula, same protostructure, and pymatgen's StructureMatcher finds them equal",
+    )
+    thin_energy_per_atom: Positive | None = Field(
+        None,
+        description="thin the path of each relaxation: keep the first step, the last, and in between each that differs"
+        " by this from the last one kept, eV/atom, but at least a third of the steps; null: keep all. ALEXANDRIA takes"
+        " 0.001 to 0.01",
+    )
+    split: Split = Field(Split(), description=Split.__doc__ or "")
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Self:
+        if self.energy_per_atom is not None and not self.energy_per_atom[0] < self.energy_per_atom[1]:
+            raise ValueError(
+                f"release.curation.energy_per_atom: {list(self.energy_per_atom)} is empty; give the lower limit first"
+            )
+        return self
+
+
 class Release(Section):
-    """What the published data set is called."""
+    """What the published data set is called, and what goes into it."""
 
     version: str = Field(
         "2026.1",
@@ -82,6 +161,7 @@ class Release(Section):
         description="DOI of this version, reserved before it is published, as 10.5281/zenodo.1234567",
     )
     license: str = Field("CC-BY-4.0", description="SPDX name of the licence")
+    curation: Curation = Field(Curation(), description=Curation.__doc__ or "")
 
     @field_validator("doi")
     @classmethod

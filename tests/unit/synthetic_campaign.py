@@ -118,15 +118,16 @@ def calculation_row(candidate: tuple, functional: str, theory_id: str) -> dict:
 
 
 def frame_rows(row: dict) -> list[dict]:
-    """Two ionic steps of a calculation; the second is its result, the first has neither forces nor stress."""
+    """Two ionic steps of a calculation: the second is its result, the first is wider and has neither forces nor stress."""
     shared = ("calculation_id", "functional", "theory_id", "numbers", "cell", "positions", "pbc")
     common = {key: row[key] for key in shared} | {"protocol_step": "relax1"}
     return [
         {**common, "frame_id": f"{row['calculation_id']}-0", "step": 0, "energy": row["energy"] + 0.1 / 3,
+         "cell": [1.01 * x for x in row["cell"]], "positions": [[1.01 * x for x in r] for r in row["positions"]],
          "free_energy": None, "electronic_converged": None,
          "forces": None, "stress": None, "magmoms": [0.1] * len(row["numbers"])},
         {**common, "frame_id": f"{row['calculation_id']}-1", "step": 1, "energy": row["energy"],
-         "free_energy": row["free_energy"], "electronic_converged": False,
+         "free_energy": row["free_energy"], "electronic_converged": True,
          "forces": row["forces"], "stress": row["stress"], "magmoms": None},
     ]  # fmt: skip
 

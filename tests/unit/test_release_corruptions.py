@@ -188,8 +188,12 @@ CORRUPTIONS = {
     "a force in the table": (
         value(FRAMES, "forces", lambda f: [[-x for x in row] for row in f], row=1), FRAMES_TEXT, "frame 1: frame_id .*: atom 0"
     ),
-    "a species in the text": (words(FRAMES_TEXT, r"^Cu ", "Ni "), FRAMES_TEXT, r"frame 0: .*atom 1 .* is Ni .* has Cu"),
-    "a cell in the text": (words(FRAMES_TEXT, r'Lattice="2.2', 'Lattice="2.3'), FRAMES_TEXT, "frame 0: .*Lattice is 2.3"),
+    "a species in the text": (words(FRAMES_TEXT, r"^Cu ", "Ni "), FRAMES_TEXT, r"frame \d+: .*atom \d .* is Ni .* has Cu"),
+    "a cell in the text": (words(FRAMES_TEXT, r'Lattice="2.2', 'Lattice="2.3'), FRAMES_TEXT, r"frame \d+: .*Lattice is 2.3"),
+    "a leaked split": (
+        value(FRAMES, "split", lambda side: "test" if side == "train" else "train"), FRAMES, r"frame_id k1-\S+: split is \w+, its composition gives"
+    ),
+    "another structure group": (value(STRUCTURES, "structure_group", lambda _: "X"), STRUCTURES, "structure_id .*structure_group is X"),
     "a stale hull": (value(HULL, "e_above_hull", more, row=1), HULL, r"calculation_id k1-\w+: e_above_hull is 0.*the published energies give"),
     "another energy": (value(CALCULATIONS, "energy", more, row=4), CALCULATIONS, r"calculation_id k1-\w+: energy .* eV is not"),
     "another formation energy": (

@@ -9,24 +9,26 @@ or not at all, and one that is complete is never replaced by another of the same
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from hullforge import documents
 from hullforge.config import Campaign
 from hullforge.crystals.matching import space_group_number
 from hullforge.errors import SealError, TableError
-from hullforge.release import card, citation, croissant, extxyz, layout, logical, properties
-from hullforge.store import atomic, tables
+from hullforge.release import card, citation, croissant, curate, extxyz, layout, logical, properties
+from hullforge.store import atomic, streams, tables
 from hullforge.store.structures import atoms_from_row
 from hullforge.thermo import corrections, place
 
-#: Tolerance of the symmetry search in relaxed structures, angstrom; ideal ones allow less.
-SYMPREC = 0.05
+#: Rows that are Python objects at once.
+_BATCH = 2048
 
 
 def run(campaign: Campaign, rounds: Sequence[Path], out: Path) -> None:
@@ -66,10 +68,12 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
     everything = tables.concat([r / "calculations.parquet" for r in rounds], "calculations")
     calculations = {f: everything.filter(pc.equal(everything["functional"], f)) for f in functionals}
     _check_ids(everything, functionals)
-    whole["structures"] = structures(calculations)
+    sides = curate.Sides(campaign.release.curation)
+    calculations = {functional: sides.add(table) for functional, table in calculations.items()}
+    del everything
+    whole["structures"] = sides.add(structures(calculations))
     for name, table in whole.items():
         tables.write(folder / layout.table(name), name, table)
-    nframes = {}
     for stem in hulls:
         tables.write(
             folder / layout.table("hull", stem),
@@ -90,13 +94,10 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
         if campaign.hull.known_phases is not None:
             known = tables.read(place.known_beside(last / "hull" / f"{deciding}.parquet"), "known_phases")
             tables.write(folder / layout.table("known_phases", functional), "known_phases", known)
-        frames = tables.concat([r / "frames" / f"{functional}.parquet" for r in rounds], "frames")
-        nframes[functional] = frames.num_rows
-        tables.write(folder / layout.table("frames", functional), "frames", frames)
-        extxyz.write(folder / layout.extxyz("frames", functional), frames, extxyz.FRAME_INFO)
         finals = with_distances(calculations[functional], hull)
         extxyz.write(folder / layout.extxyz("structures", functional), finals, extxyz.STRUCTURE_INFO)
-    dataset = card.dataset(campaign, len(rounds), calculations, whole, nframes)
+    frames = _write_frames(campaign, rounds, folder, calculations)
+    dataset = card.dataset(campaign, len(rounds), calculations, whole, frames)
     atomic.write_json(folder / layout.CONFIG, card.published_config(campaign))
     atomic.write_json(folder / layout.DATASET, dataset)
     atomic.write_text(folder / layout.PROPERTIES, properties.text())
@@ -110,20 +111,68 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
     atomic.write_json(folder / layout.CROISSANT, croissant.document(dataset, folder))
 
 
+def _write_frames(
+    campaign: Campaign, rounds: Sequence[Path], folder: Path, calculations: dict[str, pa.Table]
+) -> dict[str, dict[str, Counter[str]]]:
+    """Write frames and rejections in pieces; gives for each functional how many there are, by side and by reason."""
+    found: dict[str, dict[str, Counter[str]]] = {}
+    with tables.writer(folder / layout.table("rejections"), "rejections") as reject:
+        # In the order of the table of rejections, which is one file.
+        for functional in sorted(campaign.functionals):
+            paths = [r / "frames" / f"{functional}.parquet" for r in rounds]
+            own = calculations[functional]
+            pieces = streams.sorted_pieces(
+                paths,
+                "frames",
+                "calculation_id",
+                own["calculation_id"],
+                folder,
+                partial(_with_chemistry, own),
+            )
+            count = found[functional] = {"split": Counter(), "rejections": Counter()}
+            out = folder / layout.table("frames", functional)
+            with tables.writer(out, "frames") as keep:
+                for kept, left_out in curate.frames(pieces, own, campaign.release.curation):
+                    keep(kept)
+                    reject(left_out)
+                    count["split"].update(kept["split"].to_pylist())
+                    count["rejections"].update(left_out["reason"].to_pylist())
+            with pq.ParquetFile(out) as file:
+                batches = (pa.Table.from_batches([batch]) for batch in file.iter_batches(_BATCH))
+                extxyz.write(folder / layout.extxyz("frames", functional), batches, extxyz.FRAME_INFO)
+    return {functional: found[functional] for functional in campaign.functionals}
+
+
+def _with_chemistry(calculations: pa.Table, frames: pa.Table) -> pa.Table:
+    """Fill the columns of frames that say what their calculation is made of."""
+    rows = pc.index_in(frames["calculation_id"], value_set=calculations["calculation_id"])
+    for column in ("nelements", "chemsys", "chemical_formula_reduced"):
+        place = frames.column_names.index(column)
+        frames = frames.set_column(place, frames.schema.field(column), calculations[column].take(rows))
+    return frames
+
+
 def structures(calculations: dict[str, pa.Table]) -> pa.Table:
     """Make the table `structures`: each distinct final geometry once, of the first functional that has it."""
     columns = [
         c for c in tables.empty("structures").column_names if c not in ("space_group_it_number", "symprec")
     ]
-    found: dict[str, dict[str, Any]] = {}
+    known: set[str] = set()
+    found = [tables.empty("structures")]
     for table in calculations.values():
-        for row in table.select([*columns, "calculation_id"]).sort_by("calculation_id").to_pylist():
-            found.setdefault(row["structure_id"], row)
-    for row in found.values():
-        del row["calculation_id"]
-        row["space_group_it_number"] = space_group_number(atoms_from_row(row), SYMPREC)
-        row["symprec"] = SYMPREC
-    return tables.from_rows("structures", found.values())
+        ordered = table.select([*columns, "calculation_id"]).sort_by("calculation_id")
+        for batch in ordered.to_batches(max_chunksize=_BATCH):
+            rows = []
+            for row in batch.to_pylist():
+                if row["structure_id"] in known:
+                    continue
+                known.add(row["structure_id"])
+                del row["calculation_id"]
+                row["space_group_it_number"] = space_group_number(atoms_from_row(row), curate.SYMPREC)
+                row["symprec"] = curate.SYMPREC
+                rows.append(row)
+            found.append(tables.from_rows("structures", rows))
+    return tables.conform("structures", pa.concat_tables(found))
 
 
 def with_distances(calculations: pa.Table, hull: pa.Table) -> pa.Table:

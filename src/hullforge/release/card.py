@@ -31,12 +31,13 @@ def dataset(
     nrounds: int,
     calculations: Mapping[str, pa.Table],
     whole: Mapping[str, pa.Table],
-    nframes: Mapping[str, int],
+    frames: Mapping[str, Mapping[str, Mapping[str, int]]],
 ) -> dict[str, Any]:
     """Give the data set row: what it is, how much it holds, and every theory in full.
 
-    `calculations`: the table of each functional; `whole`: the tables that have one file; `nframes`: rows of `frames`
-    of each functional. Raises `TableError` for rows of a theory that the campaign's protocol doesn't describe.
+    `calculations`: the table of each functional; `whole`: the tables that have one file; `frames`: for each
+    functional the numbers of frames by `split`, and of `rejections` by reason. Raises `TableError` for rows of a theory
+    that the campaign's protocol doesn't describe.
     """
     protocol = protocols.load(campaign.protocol)
     theories = {
@@ -64,11 +65,20 @@ def dataset(
         "functionals": list(campaign.functionals),
         "rounds": nrounds,
         "warning": base.get(campaign.engine.name).warning,
-        "counts": {name: table.num_rows for name, table in sorted(whole.items())},
+        "counts": {
+            "rejections": sum(n for entry in frames.values() for n in entry["rejections"].values()),
+            **{name: table.num_rows for name, table in sorted(whole.items())},
+        },
         "by_functional": {
-            functional: statistics(table) | {"frames": nframes[functional]}
+            functional: statistics(table)
+            | {
+                "frames": sum(frames[functional]["split"].values()),
+                "split": dict(frames[functional]["split"]),
+                "rejections": dict(frames[functional]["rejections"]),
+            }
             for functional, table in calculations.items()
         },
+        "split_by": campaign.release.curation.split.by,
         "protocol": {"name": protocol.name, "description": protocol.description},
         "theories": theories,
         "software": {"hullforge": __version__, campaign.engine.name: campaign.engine.version},

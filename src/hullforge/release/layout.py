@@ -24,7 +24,7 @@ DATACITE, ZENODO = "datacite.json", ".zenodo.json"
 CROISSANT = "croissant.json"
 
 #: Tables with one file, and tables with one file per functional.
-WHOLE = ("structures", "failures", "elemental_references", "prototypes", "selection")
+WHOLE = ("structures", "failures", "elemental_references", "prototypes", "selection", "rejections")
 BY_FUNCTIONAL = ("calculations", "frames", "hull", "properties", "known_phases")
 #: Of these, what only a campaign with phases known beforehand has.
 OPTIONAL = ("known_phases",)
@@ -34,6 +34,7 @@ KEYS = {
     "frames": ("frame_id",), "hull": ("calculation_id",), "prototypes": ("prototype_id",),
     "selection": ("candidate_id",), "known_phases": ("phase_id",), "properties": ("calculation_id",),
     "elemental_references": ("functional", "correction_scheme", "element"),
+    "rejections": ("frame_id",),
 }  # fmt: skip
 
 

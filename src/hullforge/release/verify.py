@@ -16,11 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hullforge.config import Curation
 from hullforge.errors import HullforgeError
-from hullforge.release import card, extxyz, layout, logical, properties, verify_extxyz
+from hullforge.release import card, curate, extxyz, layout, logical, properties, verify_extxyz
 from hullforge.release.build import with_distances
 from hullforge.store import ids, tables
 from hullforge.store.schema import TABLES
+from hullforge.store.vocabulary import RejectionReason
 from hullforge.thermo import corrections, place
 from hullforge.thermo.known import Phase
 
@@ -32,7 +34,7 @@ _SHARES = 1e-7
 _UNIQUE = {
     "structures": "structure_id", "calculations": "calculation_id", "failures": "calculation_id",
     "frames": "frame_id", "hull": "calculation_id", "prototypes": "prototype_id", "selection": "candidate_id",
-    "known_phases": "phase_id", "properties": "calculation_id",
+    "known_phases": "phase_id", "properties": "calculation_id", "rejections": "frame_id",
 }  # fmt: skip
 _LISTED = 5
 
@@ -113,6 +115,7 @@ class _Content:
         self.has_known = False
         self.hulls: dict[str, tuple[str, corrections.Scheme]] = {}
         self.deciding: set[str] = set()
+        self.rules = Curation()
 
     def problems(self) -> list[str]:
         """Give everything that is wrong, in the order of the checks."""
@@ -122,6 +125,7 @@ class _Content:
             self.has_known = bool(config.get("hull", {}).get("known_phases"))
             schemes = config.get("hull", {}).get("corrections", ["none"])
             self.hulls = corrections.hulls(self.functionals, schemes)
+            self.rules = Curation.model_validate(config.get("release", {}).get("curation", {}))
             self.deciding = {corrections.deciding(f, schemes) for f in self.functionals}
         except (OSError, ValueError, KeyError, TypeError) as error:
             return [f"{layout.CONFIG}: does not name the functionals ({error}); the tables were not checked"]
@@ -135,6 +139,7 @@ class _Content:
                         self._read(name, path)
         self._references()
         self._selection()
+        self._split()
         self._counts()
         for functional in self.functionals:
             self._calculations(functional)
@@ -256,6 +261,39 @@ class _Content:
             layout.table("selection"),
             (f"candidate {c} has neither a {first} calculation nor a failure" for c in lost),
         )
+
+    def _split(self) -> None:
+        """Check that all of a structure group is on one side, that the hash puts it there, and that no frame is left out twice."""
+        sides = curate.Sides(self.rules)
+        every = [layout.table(n, f) for n in ("calculations", "frames") for f in self.functionals]
+        for path in (layout.table("structures"), *every):
+            if path not in self.tables:
+                continue
+            table = self.tables[path]
+            key = _UNIQUE[path.split("/")[1].removesuffix(".parquet")]
+            made = sides.add(table.select([key, "numbers"]))
+            for column in ("structure_group", "split"):
+                bad = np.flatnonzero(
+                    ~pc.fill_null(pc.equal(table[column], made[column]), fill_value=False).to_numpy(
+                        zero_copy_only=False
+                    )
+                )
+                self._report(
+                    path,
+                    (
+                        f"row {row}: {key} {table[key][row]}: {column} is {table[column][row]},"
+                        f" its composition gives {made[column][row]}"
+                        for row in bad.tolist()
+                    ),
+                )
+        path = layout.table("rejections")
+        left_out = set(self._column("rejections", "frame_id"))
+        both = sorted(left_out & set(self._column("frames", "frame_id")))
+        self._report(path, (f"frame_id {name} is among the frames, too" for name in both))
+        self._known(path, "functional", set(self.functionals), "functionals")
+        known = set(self._column("calculations", "calculation_id"))
+        self._known(path, "calculation_id", known, "calculations")
+        self._known(path, "reason", {reason.value for reason in RejectionReason}, "reasons")
 
     def _counts(self) -> None:
         """Compare the numbers in the data set row with the tables."""

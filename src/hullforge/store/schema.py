@@ -31,13 +31,17 @@ def many(of: pa.DataType) -> pa.DataType:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `unit` is empty for what has none; `null` says when the value is absent ('' = never)."""
+    """One column: `unit` is empty for what has none; `null` says when the value is absent ('' = never).
+
+    A column that is `added` by a later stage is filled with nulls where rows come without it.
+    """
 
     name: str
     type: pa.DataType
     description: str
     unit: str = ""
     null: str = ""
+    added: bool = False
 
     def field(self) -> pa.Field:
         """Give the Arrow field, with unit and description as metadata."""
@@ -117,6 +121,19 @@ START = (
     C("structure_id", STR, "id of the geometry in this row"),
     *GEOMETRY, *DERIVED,
 )  # fmt: skip
+#: What a release adds to a table of the rounds.
+SIDES = (
+    Column("structure_group", STR, "what is kept on one side of the split: the reduced formula, or the chemical system", "", "not of a release", added=True),
+    Column("split", STR, "train, validation or test; the same for all of one structure group", "", "not of a release", added=True),
+)  # fmt: skip
+CHEMISTRY = tuple(
+    Column(name, type_, description, "", "not of a release", added=True)
+    for name, type_, description in (
+        ("nelements", I8, "number of elements"),
+        ("chemsys", STR, "elements joined by '-', alphabetical"),
+        ("chemical_formula_reduced", STR, "reduced formula, elements alphabetical, as in OPTIMADE"),
+    )
+)
 PREDICTION_NULL = "no screener exists yet, or the row was not chosen by it"
 PREDICTION = (
     C("predicted_formation_energy_per_atom", F64, "mean of the screener's ensemble", "eV/atom", PREDICTION_NULL),
@@ -278,12 +295,13 @@ TABLES: dict[str, Table] = {
                 C("flags", many(STR), "'step:flag' for what a reader should know: moments_flipped, moments_lost (against the start, and the step before), unconverged_ionic_steps=n", "", "nothing to say"),
                 *GEOMETRY,
                 *DERIVED,
+                *SIDES,
             ),
         ),
         Table(
             "frames",
             "every ionic step of every converged calculation",
-            ("calculation_id", "step"),
+            ("nelements", "chemsys", "chemical_formula_reduced", "calculation_id", "step"),
             (
                 C("frame_id", STR, "calculation_id and step"),
                 C("calculation_id", STR, "calculation that the frame belongs to"),
@@ -298,6 +316,24 @@ TABLES: dict[str, Table] = {
                 C("forces", many(VEC3), "forces, consistent with the free energy", "eV/angstrom", "the step gives none"),
                 C("stress", VOIGT, "stress: xx, yy, zz, yz, xz, xy; positive under tension", "eV/angstrom^3", "the step gives none"),
                 C("magmoms", many(F64), "magnetic moments, one per site", "Bohr magneton", "not spin-polarised"),
+                *CHEMISTRY,
+                *SIDES,
+            ),
+        ),
+        Table(
+            "rejections",
+            "frames that the curation of a release left out, each with its reason",
+            ("functional", "nelements", "chemsys", "chemical_formula_reduced", "calculation_id", "step"),
+            (
+                C("frame_id", STR, "calculation_id and step"),
+                C("calculation_id", STR, "calculation that the frame belongs to"),
+                FUNCTIONAL,
+                THEORY_ID,
+                C("step", I32, "number of the frame within the calculation, from 0"),
+                C("protocol_step", STR, "step of the protocol: relax1, static, ..."),
+                C("reason", STR, "code of the reason"),
+                C("message", STR, "what was found, and what is allowed"),
+                *DERIVED[-3:],
             ),
         ),
         Table(
@@ -526,6 +562,7 @@ TABLES: dict[str, Table] = {
                 C("symprec", F64, "tolerance of the symmetry search", "angstrom"),
                 *GEOMETRY,
                 *DERIVED,
+                *SIDES,
             ),
         ),
     )

@@ -36,26 +36,45 @@ def _leaf_paths(name: str, type_: pa.DataType) -> list[tuple[str, pa.DataType]]:
 
 
 def from_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Build the table `name` from rows; every column must be present, unknown keys are refused.
+    """Build the table `name` from rows; every column must be present but those a later stage adds.
+
+    Unknown keys are refused.
 
     Raises `TableError` naming the column and the row.
     """
     schema = TABLES[name].arrow()
     rows = list(rows)
-    wanted = set(schema.names)
+    wanted, added = set(schema.names), _added(name)
     for number, row in enumerate(rows):
-        if set(row) != wanted:
-            missing, extra = sorted(wanted - set(row)), sorted(set(row) - wanted)
+        if not wanted - added <= set(row) <= wanted:
+            missing, extra = sorted(wanted - added - set(row)), sorted(set(row) - wanted)
             raise TableError(
                 f"table {name}, row {number}: missing columns {missing}, unknown columns {extra}"
             )
     arrays = []
     for field in schema:
         try:
-            arrays.append(pa.array([row[field.name] for row in rows], type=field.type))
+            arrays.append(pa.array([_value(row, field) for row in rows], type=field.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError, OverflowError) as error:
             raise TableError(f"table {name}, column {field.name}: {error}") from error
     return conform(name, pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _added(name: str) -> set[str]:
+    """Names of the columns that a later stage adds to the table `name`."""
+    return {column.name for column in TABLES[name].columns if column.added}
+
+
+def filled(name: str, table: pa.Table) -> pa.Table:
+    """Append columns that a later stage adds, as nulls, where `table` lacks them."""
+    for column in TABLES[name].columns:
+        if column.added and column.name not in table.column_names:
+            table = table.append_column(column.field(), pa.nulls(table.num_rows, column.type))
+    return table
+
+
+def _value(row: Mapping[str, Any], field: pa.Field) -> Any:
+    return row.get(field.name) if field.nullable else row[field.name]
 
 
 def conform(name: str, table: pa.Table) -> pa.Table:
@@ -65,6 +84,7 @@ def conform(name: str, table: pa.Table) -> pa.Table:
     """
     definition = TABLES[name]
     schema = definition.arrow()
+    table = filled(name, table)
     missing = [column for column in schema.names if column not in table.column_names]
     if missing:
         raise TableError(f"table {name}: missing columns {missing}")
@@ -194,5 +214,6 @@ def prototypes_of(round_folder: Path) -> Path:
 
 def concat(paths: Iterable[str | Path], name: str) -> pa.Table:
     """Read several files of one table into one, sorted."""
-    tables = [read(path, name) for path in paths]
+    # Files of rounds that are older than a column lack it; one order of columns for all.
+    tables = [filled(name, read(path, name)) for path in paths]
     return conform(name, pa.concat_tables(tables)) if tables else empty(name)

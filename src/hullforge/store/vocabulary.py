@@ -159,3 +159,30 @@ class ImportRefusal(Described):
         "bad_structure",
         "the structure can't be read, is partly occupied, or has another composition",
     )
+
+
+class RejectionReason(Described):
+    """Why a frame of a calculation is not published among the frames."""
+
+    NOT_FINITE = "not_finite", "an energy, force, stress or position is no finite number"
+    ELECTRONIC_NOT_CONVERGED = (
+        "electronic_not_converged",
+        "the electronic steps of this step did not converge",
+    )
+    PROTOCOL_DRIFT = "protocol_drift", "the recovery changed settings that touch the energy"
+    ENERGY_OUT_OF_BOUNDS = "energy_out_of_bounds", "the energy per atom is outside the allowed range"
+    FORCE_OUT_OF_BOUNDS = "force_out_of_bounds", "a force is larger than allowed"
+    STRESS_OUT_OF_BOUNDS = "stress_out_of_bounds", "a component of the stress is larger than allowed"
+    ATOMS_TOO_CLOSE = "atoms_too_close", "two atoms are closer than allowed"
+    ISOLATED_ATOM = "isolated_atom", "an atom has no neighbour within the allowed distance"
+    NEAR_DUPLICATE = "near_duplicate", "its calculation ended in the structure of another one"
+    DUPLICATE = "duplicate", "another frame has the geometry, in the same theory and step of the protocol"
+    THINNED = "thinned", "the energy hardly differs from that of the step kept before it"
+
+
+class Side(Described):
+    """What a frame is for."""
+
+    TRAIN = "train", "for training"
+    VALIDATION = "validation", "for choices made during training"
+    TEST = "test", "for nothing but the final test"
