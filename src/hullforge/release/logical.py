@@ -31,7 +31,13 @@ def of_file(path: Path) -> str:
     """Hash of a Parquet file, in hexadecimal. Raises `TableError` where it isn't one, or has types that no table has."""
     try:
         with pq.ParquetFile(path) as file:
-            return of_batches(file.schema_arrow, file.iter_batches(batch_size=BATCH))
+            # One row group at a time: over all of them, the reader keeps every page that it has read until the end.
+            batches = (
+                batch
+                for group in range(file.num_row_groups)
+                for batch in file.iter_batches(batch_size=BATCH, row_groups=[group])
+            )
+            return of_batches(file.schema_arrow, batches)
     except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
         raise TableError(f"{path}: not a whole Parquet file ({error})") from error
 
