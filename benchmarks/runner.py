@@ -30,6 +30,7 @@ BENCHMARKS = {
     "hull_query": "new compositions placed per second against a hull of 1e6 entries",
     "parquet_against_extxyz": "frames written and read per CPU second, Parquet and our text against ASE's text",
     "release_identity": "SHA256SUMS of a campaign released twice, and logical hashes under two versions of pyarrow",
+    "release_memory": "peak memory of the release of up to 1e6 frames, in a process of its own",
     "optimade_latency": "seconds until `hullforge serve` answers, 2e5 structures, against its default collection",
 }
 
