@@ -203,4 +203,4 @@ def test_a_provider_that_does_not_answer_is_one_error(tmp_path):
 def test_energies_without_a_name_are_one_error(tmp_path):
     with pytest.raises(TableError, match="OPTIMADE has no name for energies"):
         imported(tmp_path, Optimade(columns=Columns({"id": "id"})), "http://127.0.0.1:9")
-    assert set(PRESETS) == {"alexandria", "mp", "oqmd"}
+    assert set(PRESETS) == {"alexandria", "hullforge", "mp", "oqmd"}
