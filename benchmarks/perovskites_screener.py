@@ -44,7 +44,7 @@ PARTS = {12: "A", 6: "B", 2: "X"}
 LABELS = 12_000
 TRAINING = Training(
     preset="tiny", ensemble=4, epochs=80, batch_size=128, learning_rate=4e-3, validation_share=0.0, test_share=0.0,
-    device="cpu", pretrain=Pretraining(labels=LABELS, epochs=30),
+    calibration_folds=4, device="cpu", pretrain=Pretraining(labels=LABELS, epochs=30),
 )  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def pretrained_predictions(
 def _predictions(
     train_rows: Sequence["Row"], test_rows: Sequence["Row"], seed: int, pretrained: "Screener | None"
 ) -> tuple[np.ndarray, np.ndarray]:
-    from hullforge.screening import train
+    from hullforge.screening import data, train
     from hullforge.screening.graphs import GraphTable
     from hullforge.screening.model import threads
 
@@ -182,6 +182,9 @@ def _predictions(
         screener, _ = train.fit(
             table, known, nothing, TRAINING, seed, start, warm_share=train.PRETRAINED_SHARE
         )
+        parts = data.folds(known, compiled, TRAINING.calibration_folds, TRAINING.split_by, seed)
+        crossed = train.cross_validated(table, known, parts, TRAINING, seed, None, start)
+        train.calibrated(screener, table, known, crossed)
         predicted = train.predict(screener, table, asked)
     return SITES * predicted.energy, SITES * predicted.uncertainty
 

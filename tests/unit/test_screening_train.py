@@ -16,7 +16,7 @@ from hullforge.crystals import decorations
 from hullforge.crystals.decorations import Decorations
 from hullforge.crystals.prototypes import Prototype, compile_structure
 from hullforge.errors import ModelError
-from hullforge.screening import data, model, train
+from hullforge.screening import calibrate, data, model, train
 from hullforge.store import ids, tables
 from hullforge.store.schema import TABLES
 from hullforge.store.structures import NUMBERS, row_from_atoms
@@ -314,14 +314,61 @@ def test_few_records_calibrate_by_cross_validation_and_all_of_them_train(tmp_pat
     assert any("not calibrated" in note for note in plain["notes"])
     assert not any("not calibrated" in note for note in crossed["notes"])
     assert crossed["n_train"] == plain["n_train"] == 32
-    # The networks are those that train without it; only the factor on the uncertainty differs.
+    # The networks are those that train without it; only what they say of their uncertainty differs.
     before, after = (model.load(tmp_path / name / "model.pt") for name in ("plain", "crossed"))
     assert after.temperature == crossed["temperature"] != 1.0
-    for name, value in before.members[0].state_dict().items():
-        assert torch.equal(value, after.members[0].state_dict()[name])
+    states = before.members[0].state_dict(), after.members[0].state_dict()
+    for name in states[0]:
+        if not name.startswith("out."):
+            assert torch.equal(states[0][name], states[1][name]), name
+    for row, same in enumerate((True, False, True)):  # mean, log standard deviation, volume
+        assert torch.equal(states[0]["out.weight"][row], states[1]["out.weight"][row]) is same
     assert crossed["cross_validation"]["n"] == 32
     assert crossed["cross_validation"]["mae"] > crossed["train"]["mae"]
     assert not list(tmp_path.glob("state*"))
+
+
+def errors_by_latent(spread: float, n: int = 3000) -> tuple[np.ndarray, np.ndarray]:
+    """Latents of `small_screener`'s width, and errors that grow with the first of them where `spread` is not 0."""
+    rng = np.random.default_rng(1)
+    latent = rng.normal(size=(n, small_screener().members[0].out.in_features))
+    return latent, rng.normal(size=n) * np.exp(spread * latent[:, 0] - 2)
+
+
+def told(member, latent: np.ndarray) -> np.ndarray:
+    row, bias = (x[1].detach().double().numpy() for x in (member.out.weight, member.out.bias))
+    return latent @ row + bias
+
+
+def test_the_uncertainty_learns_where_errors_are_large():
+    member = small_screener().members[0]
+    latent, errors = errors_by_latent(spread=0.8)
+    means = member.out.weight[0].detach().clone()
+    calibrate.refit(member, latent[:2000], errors[:2000])
+    unseen = latent[2000:]
+    assert np.corrcoef(told(member, unseen), unseen[:, 0])[0, 1] > 0.95
+    assert np.mean(told(member, unseen)) == pytest.approx(-2, abs=0.2)
+    assert torch.equal(member.out.weight[0], means)
+
+
+def test_errors_that_tell_nothing_move_the_level_of_the_uncertainty_alone():
+    member = small_screener().members[0]
+    latent, errors = errors_by_latent(spread=0.0)
+    before = told(member, latent)
+    with torch.no_grad():  # errors of the size that the network says, but for a level
+        errors = errors * np.exp(before)
+    calibrate.refit(member, latent[:2000], errors[:2000])
+    assert np.std(told(member, latent) - before) < 0.1
+    assert np.mean(told(member, latent) - before) == pytest.approx(-2, abs=0.2)
+
+
+@pytest.mark.parametrize("errors", [[], [0.1], [0.0, 0.0, 0.0]])
+def test_too_few_errors_leave_the_uncertainty_as_trained(errors):
+    member = small_screener().members[0]
+    latent, _ = errors_by_latent(0.0, len(errors))
+    before = told(member, latent)
+    calibrate.refit(member, latent, np.array(errors))
+    assert np.array_equal(told(member, latent), before)
 
 
 def test_what_is_left_out_of_a_fold_is_not_learned_by_it(tmp_path):

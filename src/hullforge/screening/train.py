@@ -12,7 +12,7 @@ import hashlib
 import logging
 import pickle
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from hullforge.config import Training, TrainSettings
 from hullforge.crystals import prototypes as crystal_prototypes
 from hullforge.errors import ModelError
-from hullforge.screening import data, elements, metrics, model
+from hullforge.screening import calibrate, data, elements, metrics, model
 from hullforge.screening.data import Records
 from hullforge.screening.graphs import GraphTable
 from hullforge.screening.model import LOG_STD_LIMITS, Landmarks, Normalisation, Prediction, Screener, threads
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 NLL_WEIGHT, VOLUME_WEIGHT = 0.1, 0.2
 #: With fewer validation records than this, their error is too noisy to choose an epoch by.
 EARLY_STOPPING_FROM = 16
+#: Members of an ensemble that is trained without a part of the records, for its errors on that part alone.
+CROSSED_MEMBERS = 2
 #: The calibration starts from this many imagined records with an uncertainty that fits.
 CALIBRATION_PRIOR = 4
 WEIGHT_DECAY = 1e-2
@@ -97,7 +99,7 @@ def run(
         if training.calibration_folds:
             parts = data.folds(train, known, training.calibration_folds, training.split_by, settings.seed)
             crossed = cross_validated(table, train, parts, training, settings.seed, checkpoint, taught)
-            screener.temperature = crossed.temperature
+            crossed = calibrated(screener, table, train, crossed)
         report = evaluate(screener, table, {"train": train, "validation": validation, "test": test})
     report |= {
         "cross_validation": None if crossed is None else crossed.report(),
@@ -492,6 +494,7 @@ def _temperature(z: np.ndarray) -> float:
 class Crossed:
     """What ensembles said of N records that they had not seen, eV/atom, and which factor the uncertainty needs."""
 
+    rows: np.ndarray  # (N,) their places among the records
     target: np.ndarray  # (N,)
     energy: np.ndarray  # (N,)
     uncertainty: np.ndarray  # (N,) before the factor
@@ -522,28 +525,55 @@ def cross_validated(
     """Train an ensemble without each part of the records, and ask it for that part.
 
     `part` (N,) is the part of each record. The ensembles start from random weights, or from those that a potential
-    taught: those of the round before may have seen what is left out. They have fewer records than the one that is calibrated, so the factor errs
-    on the side of caution. Records with an element that is in no other part don't count: their uncertainty is
+    taught: those of the round before may have seen what is left out. They have fewer records, and at most
+    `CROSSED_MEMBERS` members, so what is learned from their errors errs on the side of caution. Records with an element that is in no other part don't count: their uncertainty is
     enlarged by a constant, not by the factor.
     """
     found = []
     checkpoints = None if checkpoint is None else _fold_checkpoints(checkpoint, training.calibration_folds)
+    fewer = training.model_copy(update={"ensemble": min(training.ensemble, CROSSED_MEMBERS)})
+    if taught is not None:
+        members = taught.members[: fewer.ensemble]
+        taught = Screener(members, taught.normalisation, taught.seen, target=taught.target)
     for number in range(training.calibration_folds):
-        train, held = records.take(part != number), records.take(part == number)
+        train, held = records.take(part != number), np.flatnonzero(part == number)
         if not len(train) or not len(held):
             continue
         path = None if checkpoints is None else checkpoints[number]
         none = records.take(np.zeros(0, dtype=int))
-        ensemble, _ = fit(table, train, none, training, seed, taught, path, PRETRAINED_SHARE)
-        known = np.isin(held.species, [0, *(NUMBERS[symbol] for symbol in ensemble.seen)])
-        held = held.take(np.flatnonzero(known.all(axis=1)))
-        predicted = predict(ensemble, table, held)
-        found.append((held.target.astype(float), predicted.energy, predicted.uncertainty))
-    target, energy, uncertainty = (
+        ensemble, _ = fit(table, train, none, fewer, seed, taught, path, PRETRAINED_SHARE)
+        known = np.isin(records.species[held], [0, *(NUMBERS[symbol] for symbol in ensemble.seen)])
+        held = held[known.all(axis=1)]
+        predicted = predict(ensemble, table, records.take(held))
+        found.append((held, records.target[held].astype(float), predicted.energy, predicted.uncertainty))
+    rows, target, energy, uncertainty = (
         np.concatenate(column) if found else np.zeros(0)
-        for column in (zip(*found, strict=True) if found else ((), (), ()))
+        for column in (zip(*found, strict=True) if found else ((), (), (), ()))
     )
-    return Crossed(target, energy, uncertainty, _temperature((energy - target) / uncertainty))
+    return Crossed(
+        rows.astype(int), target, energy, uncertainty, _temperature((energy - target) / uncertainty)
+    )
+
+
+def calibrated(screener: Screener, table: GraphTable, records: Records, crossed: Crossed) -> Crossed:
+    """Let `screener` learn its uncertainty from the errors of `crossed` on `records`; gives those with what it says.
+
+    The log standard deviations of each member are fitted anew, and the factor after them. The members agree on
+    records that they were trained on, so their spread, which new candidates have beside it, is not in the factor.
+    """
+    if not len(crossed.rows):
+        return crossed
+    asked, unit = records.take(crossed.rows), screener.normalisation.energy_std
+    errors = crossed.energy - crossed.target
+    variance = np.zeros(len(errors))
+    for member in screener.members:
+        latent = _latent(member, screener.device, table, asked).double().cpu().numpy()
+        calibrate.refit(member, latent, errors / unit)
+        row, bias = (x[1].detach().double().cpu().numpy() for x in (member.out.weight, member.out.bias))
+        variance += np.exp(2 * (latent @ row + bias).clip(*LOG_STD_LIMITS)) / len(screener.members)
+    uncertainty = np.sqrt(variance) * unit
+    screener.temperature = _temperature(errors / uncertainty)
+    return replace(crossed, uncertainty=uncertainty, temperature=screener.temperature)
 
 
 def evaluate(screener: Screener, table: GraphTable, parts: dict[str, Records]) -> dict[str, Any]:
