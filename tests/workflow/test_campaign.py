@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -121,19 +122,18 @@ MOMENTS = {
 def kill_tree(process):
     """Kill -9 a process and all its descendants, stopped first so that none starts another meanwhile."""
     root = psutil.Process(process.pid)
-    tree = [root, *root.children(recursive=True)]
+    tree, found = set(), {root}
+    while found:  # until none is left that started before its parent was stopped
+        for member in found:
+            with suppress(psutil.NoSuchProcess):
+                member.send_signal(signal.SIGSTOP)
+        tree |= found
+        found = set(root.children(recursive=True)) - tree
     for member in tree:
-        try:
-            member.send_signal(signal.SIGSTOP)
-        except psutil.NoSuchProcess:
-            continue
-    tree = {*tree, *root.children(recursive=True)}
-    for member in tree:
-        try:
+        with suppress(psutil.NoSuchProcess):
             member.kill()
-        except psutil.NoSuchProcess:
-            continue
     process.wait()
+    psutil.wait_procs(tree, timeout=60)  # a killed process is gone only after a moment
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
