@@ -1,8 +1,9 @@
 """Several files of one table as one sorted stream, with bounded memory.
 
-Comes in: Parquet files, each in any order. Goes out: tables of some ten thousand rows, sorted as the table is, rows of
-one key never in two of them. What does not fit into one piece is dealt out to files in a temporary folder first, so
-that memory holds one number a row and one piece. The pieces depend on the rows alone, not on how files hold them.
+Comes in: Parquet files, each in any order, few large ones or thousands of small ones. Goes out: tables of some ten
+thousand rows, sorted as the table is, rows of one key never in two of them. What does not fit into one piece is dealt
+out to files in a temporary folder first, so that memory holds one number a row, the keys of a million rows, and a few
+pieces. The pieces depend on the rows alone, not on how files hold them.
 """
 
 import tempfile
@@ -19,7 +20,10 @@ from hullforge.store import tables
 
 #: Rows of a piece, about; more where one key has more.
 PIECE = 32_768
-_BATCH = 8_192
+#: Rows that are read at a time, and rows that are dealt out at a time.
+_BATCH, _HAND = 8_192, 65_536
+#: Keys that are looked up at once: each look-up hashes the whole order first.
+_LOOKUP = 1_048_576
 
 
 def sorted_pieces(
@@ -36,42 +40,85 @@ def sorted_pieces(
     before rows are sorted; `scratch` is a folder for temporary files. Raises `TableError` for a file that isn't whole
     or is another table, and for a row whose key is not in `order`.
     """
+    ranks = _ranks(paths, name, key, order)
     counts = np.zeros(len(order) + 1, dtype=np.int64)
-    for path in paths:
-        ranks = _ranks(path, tables.read(path, name, [key])[key], order)
-        counts[1:] += np.bincount(ranks, minlength=len(order))
+    for found in ranks:
+        counts[1:] += np.bincount(found, minlength=len(order))
     # Number of the piece of each key: rows before it, in pieces.
     piece_of = np.cumsum(counts)[:-1] // PIECE
+    columns = tables.empty(name).column_names
     if not len(piece_of) or piece_of[-1] == 0:
-        parts = [tables.filled(name, tables.read(path, name)) for path in paths]
-        columns = tables.empty(name).column_names
-        yield tables.conform(name, complete(pa.concat_tables([part.select(columns) for part in parts])))
+        parts = [tables.filled(name, tables.read(path, name)).select(columns) for path in paths]
+        yield tables.conform(name, complete(pa.concat_tables([tables.empty(name), *parts])))
         return
     with tempfile.TemporaryDirectory(prefix=".pieces.", dir=scratch) as folder:
-        writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
-        for path in paths:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=_BATCH):
-                    table = tables.filled(name, pa.Table.from_batches([batch]))
-                    table = table.select(tables.empty(name).column_names)
-                    pieces = piece_of[_ranks(path, table[key], order)]
-                    for number in np.unique(pieces).tolist():
-                        part = table.filter(pa.array(pieces == number)).replace_schema_metadata()
-                        if number not in writers:
-                            writers[number] = pa.ipc.new_file(f"{folder}/{number}.arrow", part.schema)
-                        writers[number].write_table(part)
-        for writer in writers.values():
-            writer.close()
-        for number in sorted(writers):
-            with pa.memory_map(f"{folder}/{number}.arrow") as source:
+        dealt = _deal(paths, name, [piece_of[found] for found in ranks], Path(folder))
+        del ranks
+        for path in dealt:
+            with pa.memory_map(str(path)) as source:
                 yield tables.conform(name, complete(pa.ipc.open_file(source).read_all()))
-            Path(f"{folder}/{number}.arrow").unlink()
+            path.unlink()
 
 
-def _ranks(path: Path, keys: pa.ChunkedArray, order: pa.ChunkedArray) -> np.ndarray:
-    """Give the place of each key in `order`."""
-    ranks = pc.index_in(keys, value_set=order)
-    if ranks.null_count:
-        stranger = keys.filter(pc.is_null(ranks))[0]
-        raise TableError(f"{path}: a row of {stranger}, which is not among the calculations of the rounds")
-    return ranks.to_numpy()
+def _deal(paths: Sequence[Path], name: str, pieces: Sequence[np.ndarray], folder: Path) -> list[Path]:
+    """Write the rows of each piece to a file of its own; `pieces` says of each file's rows where they belong."""
+    columns = tables.empty(name).column_names
+    writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
+    hand: list[pa.Table] = []
+    places: list[np.ndarray] = []
+
+    def put_down() -> None:
+        where = np.concatenate(places)
+        by_piece = np.argsort(where, kind="stable")
+        table = pa.concat_tables(hand).combine_chunks().take(pa.array(by_piece))
+        hand.clear()
+        places.clear()
+        numbers, begins = np.unique(where[by_piece], return_index=True)
+        for number, begin, end in zip(numbers.tolist(), begins, [*begins[1:], len(where)], strict=True):
+            if number not in writers:
+                writers[number] = pa.ipc.new_file(str(folder / f"{number}.arrow"), table.schema)
+            writers[number].write_table(table.slice(begin, end - begin))
+
+    for path, found in zip(paths, pieces, strict=True):
+        done = 0
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_BATCH):
+                table = tables.filled(name, pa.Table.from_batches([batch])).select(columns)
+                hand.append(table.replace_schema_metadata())
+                places.append(found[done : done + table.num_rows])
+                done += table.num_rows
+                if sum(map(len, places)) >= _HAND:
+                    put_down()
+    if hand:
+        put_down()
+    for writer in writers.values():
+        writer.close()
+    return [folder / f"{number}.arrow" for number in sorted(writers)]
+
+
+def _ranks(paths: Sequence[Path], name: str, key: str, order: pa.ChunkedArray) -> list[np.ndarray]:
+    """Give the place in `order` of the key of each row, file by file."""
+    found: list[np.ndarray] = []
+    waiting: list[pa.ChunkedArray] = []
+
+    def look_up() -> None:
+        keys = pa.chunked_array([chunk for column in waiting for chunk in column.chunks], order.type)
+        ranks = pc.index_in(keys, value_set=order)
+        if ranks.null_count:
+            first = pc.index(pc.is_null(ranks), True).as_py()
+            ends = np.cumsum([len(column) for column in waiting])
+            path = paths[len(found) + int(np.searchsorted(ends, first, side="right"))]
+            raise TableError(
+                f"{path}: a row of {keys[first]}, which is not among the calculations of the rounds"
+            )
+        numbers = ranks.to_numpy().astype(np.int32)
+        found.extend(np.split(numbers, np.cumsum([len(column) for column in waiting])[:-1]))
+        waiting.clear()
+
+    for path in paths:
+        waiting.append(tables.read(path, name, [key])[key])
+        if sum(map(len, waiting)) >= _LOOKUP:
+            look_up()
+    if waiting:
+        look_up()
+    return found
