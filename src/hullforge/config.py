@@ -19,6 +19,7 @@ from hullforge.config_training import Pretraining as Pretraining
 from hullforge.config_training import Share
 from hullforge.config_training import Training as Training
 from hullforge.errors import ConfigError
+from hullforge.sections import PlainPath as PlainPath
 from hullforge.sections import Section as Section
 from hullforge.sections import validated as validated
 from hullforge.store.structures import NUMBERS
@@ -109,7 +110,7 @@ class Engine(Section):
         description="version of the PAW data sets (gpaw-data), or a label of the POTCAR library (vasp; its families and"
         " labels are the protocol's); empty where there are none",
     )
-    table: Path | None = Field(
+    table: PlainPath | None = Field(
         None, description="table of known results that `hullforge replay-table` made (replay only)"
     )
     faults: Faults = Field(Faults(), description="planned failures (emt only)")
@@ -205,7 +206,7 @@ class Hull(Section):
         " hull is uncorrected: refuse the campaign, or leave those compounds out of that hull",
     )
 
-    known_phases: Path | None = Field(
+    known_phases: PlainPath | None = Field(
         None,
         description="table of known phases (CSV or Parquet: id, formula, energy_per_atom in eV/atom of the campaign's"
         " own theory; formation_energy_per_atom instead with the engine replay; or what hullforge import made); needs a"
@@ -366,11 +367,11 @@ class Campaign(Section):
 
     campaign: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="name; results go to <output>/<name>")
     description: str = Field("", description="what this campaign is for, one sentence")
-    output: Path = Field(Path("results"), description="folder of all results")
+    output: PlainPath = Field(Path("results"), description="folder of all results")
     seed: int = Field(0, ge=0, description="seed of everything that is drawn")
     elements: tuple[str, ...] = Field(description="pool of elements")
     prototypes: Prototypes = Field(Prototypes(), description=Prototypes.__doc__ or "")
-    candidates: Path | None = Field(
+    candidates: PlainPath | None = Field(
         None,
         description="table (Parquet) with the columns prototype_id and species: only these decorations may be chosen;"
         " a table of known results is one",
@@ -534,4 +535,9 @@ def load(data: dict[str, Any] | str | Path) -> Campaign:
             raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: a mapping of keys to values was expected, found {type(data).__name__}")
+    if "__use_yte__" in data:
+        raise ConfigError(
+            f"{where}: key '__use_yte__': with it Snakemake runs the Python expressions that stand in the file; a"
+            " campaign has none. Remove the key, and don't start Snakemake with this file before you read it"
+        )
     return validated(Campaign, data, where)

@@ -6,9 +6,11 @@ was found and what is allowed. Knows no section of its own.
 
 import difflib
 import json
-from typing import Any, TypeVar, get_args
+import re
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from hullforge.errors import ConfigError
 
@@ -22,6 +24,19 @@ class Section(BaseModel):
         """Give the section as canonical JSON, the form in which rules hand it to the command line."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
+
+def _plain(path: Path) -> Path:
+    if found := re.search(r"[{}\x00-\x1f\x7f]", str(path)):
+        raise ValueError(
+            f"the path holds {found[0]!r}; braces mean wildcards to Snakemake, and lines end there"
+        )
+    if str(path).startswith("-"):
+        raise ValueError("the path begins with '-', as options do; write ./ before it")
+    return path
+
+
+#: A path that Snakemake and the rules' commands take as it is: no braces, no control characters, no leading dash.
+PlainPath = Annotated[Path, AfterValidator(_plain)]
 
 AnySection = TypeVar("AnySection", bound=Section)
 

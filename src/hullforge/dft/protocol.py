@@ -5,9 +5,9 @@ Comes in: the name of a file in `protocols/` or a path; goes out: `Protocol`, fr
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from hullforge.config import Engine, Section, validated
 from hullforge.errors import ProtocolError
@@ -68,7 +68,8 @@ class Protocol(Section):
     engines: dict[str, dict[str, Any]] = Field(
         description="per engine: the accuracy settings that are its own business (cutoff, ...)"
     )
-    functionals: dict[str, Functional]
+    #: Names are parts of paths and of Snakemake's patterns.
+    functionals: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], Functional]
 
     def functional(self, name: str) -> Functional:
         """Give one functional; raises `ProtocolError` when the protocol lacks it."""

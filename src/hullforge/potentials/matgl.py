@@ -7,6 +7,7 @@ switched off before the import, and a folder that lacks a file is refused before
 
 import json
 import os
+import pickle
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +33,7 @@ def model_folder(settings: Prerelax) -> Path:
     return folder
 
 
-def _metadata(folder: Path) -> dict[str, Any]:
+def _contents(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "model.json").read_text())
     except ValueError as error:
@@ -42,12 +43,27 @@ def _metadata(folder: Path) -> dict[str, Any]:
 def elements_of(folder: Path) -> tuple[str, ...]:
     """Read the elements that the model knows from its `model.json`, without importing matgl or torch."""
     try:
-        return tuple(_metadata(folder)["kwargs"]["model"]["init_args"]["element_types"])
+        return tuple(_contents(folder)["kwargs"]["model"]["init_args"]["element_types"])
     except (KeyError, TypeError) as error:
         raise ModelError(
             f"prerelax.model: {folder} does not hold a matgl potential (its model.json names no element_types);"
             " save the matgl Potential, not the bare network"
         ) from error
+
+
+def _check_classes(folder: Path, named: Any) -> None:
+    """Refuse a model that names classes of other packages: matgl imports what its files name, and calls it."""
+    if isinstance(named, dict):
+        module, name = named.get("@module"), named.get("@class")
+        if module is not None and str(module).partition(".")[0] != "matgl":
+            raise ModelError(
+                f"prerelax.model: {folder} names the class {module}.{name}, which is not matgl's; loading it would run"
+                " it, so this folder is not loaded"
+            )
+        named = list(named.values())
+    if isinstance(named, list | tuple):
+        for value in named:
+            _check_classes(folder, value)
 
 
 def load(folder: Path) -> Potential:
@@ -65,16 +81,22 @@ def load(folder: Path) -> Potential:
         from matgl.ext.ase import PESCalculator
 
         try:
+            # The module of matgl that was just imported lets its own kinds of arguments pass.
+            arguments = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+            for named in (_contents(folder), arguments):
+                _check_classes(folder, named)
             model = matgl.load_model(folder)
             calculator = PESCalculator(model, stress_unit="eV/A3", use_voigt=True)
-        except (RuntimeError, ValueError, AttributeError, KeyError, OSError) as error:
+        except (
+            RuntimeError, ValueError, AttributeError, KeyError, OSError, pickle.UnpicklingError, EOFError,
+        ) as error:  # fmt: skip
             cause = error.__cause__ or error
             raise ModelError(f"prerelax.model: {folder} can't be loaded: {cause}") from error
     if not getattr(model, "calc_stresses", False):
         raise ModelError(
             f"prerelax.model: {folder} gives no stress; save the potential with calc_stresses=True"
         )
-    metadata = _metadata(folder).get("metadata") or {}
+    metadata = _contents(folder).get("metadata") or {}
     description = Description(
         name=f"matgl-{type(model.model).__name__}",
         version=version("matgl"),

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,12 +20,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hullforge.errors import HullforgeError
+from hullforge.errors import HullforgeError, TableError
 from hullforge.store import atomic
 
 LOCK_FILE = "lock"
 DONE_FILE = "done.json"
 ACCEPTED_FILE = "accepted.json"
+ID = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9_]+)*")
 #: Seconds between two tries at a lock that somebody else holds.
 RETRY_S = 0.1
 
@@ -115,7 +117,15 @@ class Lock:
 
 
 def folder_of(work: Path, theory_id: str, calculation_id: str) -> Path:
-    """Give the folder of a calculation, `work/<theory>/<first two hash digits>/<id>`."""
+    """Give the folder of a calculation, `work/<theory>/<first two hash digits>/<id>`.
+
+    Raises `TableError` for what is no id: these come from tables, and folders are removed by them.
+    """
+    for name in (theory_id, calculation_id):
+        if not ID.fullmatch(name):
+            raise TableError(
+                f"{name!r} is no id of a theory or calculation; letters, digits and dashes were expected"
+            )
     return work / theory_id / calculation_id.partition("-")[2][:2] / calculation_id
 
 
