@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from hullforge.config_potentials import Prerelax as Prerelax
 from hullforge.config_release import Creator as Creator
 from hullforge.config_release import Curation as Curation
 from hullforge.config_release import Release as Release
@@ -327,39 +328,6 @@ class Screening(Section):
         description="of the matrix products; bf16 is faster on hardware made for it and moves energies by meV",
     )
     chemistry: Chemistry = Field(Chemistry(), description=Chemistry.__doc__ or "")
-
-
-class Prerelax(Section):
-    """How geometries are relaxed before DFT."""
-
-    backend: Literal["chgnet", "matgl", "emt", "none"] = Field(
-        "chgnet",
-        description="chgnet: its wheel carries weights; matgl: a model folder; emt: tests; none: start from the estimated volume",
-    )
-    model: Path | None = Field(None, description="model folder (matgl)")
-    fmax: float = Field(0.05, gt=0, description="limit of the largest force component, eV/angstrom")
-    max_steps: int = Field(100, ge=1, description="most steps of a relaxation")
-    time_limit_s: float = Field(120, gt=0, description="wall-time limit of one relaxation, in seconds")
-    min_volume_ratio: float = Field(
-        0.4, gt=0, lt=1, description="smaller final over starting volume counts as collapsed"
-    )
-    max_volume_ratio: float = Field(
-        2.5, gt=1, description="larger final over starting volume counts as exploded"
-    )
-
-    @model_validator(mode="after")
-    def _matgl_needs_a_folder(self) -> Self:
-        if self.backend == "matgl":
-            if self.model is None:
-                raise ValueError("prerelax.model: the backend matgl needs a model folder")
-            missing = [
-                name for name in ("model.pt", "state.pt", "model.json") if not (self.model / name).is_file()
-            ]
-            if missing:
-                raise ValueError(
-                    f"prerelax.model: {self.model} is not a matgl model folder, it lacks {', '.join(missing)}"
-                )
-        return self
 
 
 class Campaign(Section):

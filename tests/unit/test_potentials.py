@@ -8,46 +8,55 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import untrained
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.emt import EMT
 from numpy.testing import assert_allclose
 
 from hullforge.config import Prerelax
 from hullforge.errors import ModelError
-from hullforge.potentials import base
+from hullforge.potentials import base, contract
 from hullforge.potentials.base import Description, Evaluation, Potential
 
 HAS = {package: importlib.util.find_spec(package) is not None for package in ("chgnet", "matgl")}
 
 
 @pytest.fixture(scope="session")
-def matgl_folder(tmp_path_factory) -> Path:
-    """A small untrained TensorNet for Al and Cu, made and saved here: no network, no download."""
+def matgl_folders(tmp_path_factory) -> dict[str, Path]:
+    """Small untrained potentials for Al and Cu of each architecture, made and saved here: no network, no download."""
     if not HAS["matgl"]:
         pytest.skip("matgl is not installed")
-    import torch
-    from matgl.apps.pes import Potential as MatglPotential
-    from matgl.models import TensorNet
+    return untrained.save_all(tmp_path_factory.mktemp("models"))
 
-    torch.manual_seed(0)
-    network = TensorNet(element_types=("Al", "Cu"), is_intensive=False, cutoff=5.0, units=8, nblocks=1)
-    folder = tmp_path_factory.mktemp("models") / "tensornet"
-    potential = MatglPotential(model=network, data_std=1000.0, element_refs=[-3.0, -4.0], calc_stresses=True)
-    potential.save(folder, metadata={"theory": "none: untrained"})
-    return folder
+
+@pytest.fixture(scope="session")
+def matgl_folder(matgl_folders) -> Path:
+    return matgl_folders["TensorNet"]
+
+
+BACKENDS = ("emt", "ase:ase.calculators.emt.EMT", "chgnet", *untrained.ARCHITECTURES)
 
 
 @pytest.fixture(
     scope="session",
     params=[
-        "emt",
-        pytest.param("chgnet", marks=pytest.mark.skipif(not HAS["chgnet"], reason="chgnet is not installed")),
-        pytest.param("matgl", marks=pytest.mark.skipif(not HAS["matgl"], reason="matgl is not installed")),
+        pytest.param(
+            name,
+            marks=pytest.mark.skipif(
+                not HAS.get("matgl" if name in untrained.ARCHITECTURES else name, True),
+                reason="the package is not installed",
+            ),
+        )
+        for name in BACKENDS
     ],
 )
 def potential(request) -> Potential:
-    model = request.getfixturevalue("matgl_folder") if request.param == "matgl" else None
-    loaded = base.load(Prerelax(backend=request.param, model=model), ("Al", "Cu"))
+    settings = Prerelax(backend=request.param) if request.param not in untrained.ARCHITECTURES else None
+    if settings is None:
+        folders = request.getfixturevalue("matgl_folders")
+        settings = Prerelax(backend="matgl", model=folders[request.param])
+    loaded = base.load(settings, ("Al", "Cu"))
     assert loaded is not None
     return loaded
 
@@ -62,59 +71,64 @@ def crystals() -> list[Atoms]:
     return cells
 
 
-def test_forces_are_minus_the_gradient_of_the_energy(potential):
+def test_forces_and_stress_are_the_derivatives_of_the_energy_in_our_units(potential):
     atoms = crystals()[2]
-    forces = potential.evaluate([atoms])[0].forces
-    step = 5e-3
-    numeric = np.zeros_like(forces)
-    for index in np.ndindex(*forces.shape):
-        energies = []
-        for sign in (1, -1):
-            moved = atoms.copy()
-            moved.positions[index] += sign * step
-            energies.append(potential.evaluate([moved])[0].energy)
-        numeric[index] = -(energies[0] - energies[1]) / (2 * step)
-    assert np.abs(forces).max() > 0.01
-    assert_allclose(forces, numeric, atol=5e-3 + 0.01 * np.abs(forces).max())
+    result = potential.evaluate([atoms])[0]
+    assert np.abs(result.forces).max() > 0.01
+    assert np.abs(result.stress).max() > 1e-3
+    assert contract.violations(potential, atoms) == []
 
 
-def numeric_stress(potential: Potential, atoms: Atoms) -> np.ndarray:
-    """Derivative of the energy with respect to strain, over volume: eV/angstrom^3, positive under tension."""
-    step = 2e-3
-    stress = []
-    for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
-        energies = []
-        for sign in (1, -1):
-            strain = np.zeros((3, 3))
-            strain[i, j] += sign * step / 2
-            strain[j, i] += sign * step / 2
-            moved = atoms.copy()
-            moved.set_cell(atoms.cell @ (np.eye(3) + strain), scale_atoms=True)
-            energies.append(potential.evaluate([moved])[0].energy)
-        stress.append((energies[0] - energies[1]) / (2 * step) / atoms.get_volume())
-    return np.array(stress)
+class Planted(Potential):
+    """A potential whose forces and stress are another's, times factors."""
 
+    def __init__(self, other: Potential, forces: float = 1.0, stress: float = 1.0):
+        super().__init__(other.describe(), other.calculator)
+        self.factors = forces, stress
 
-def test_stress_is_the_strain_derivative_in_ev_per_cubic_angstrom(potential):
-    atoms = crystals()[2]
-    stress = potential.evaluate([atoms])[0].stress
-    assert np.abs(stress).max() > 1e-3
-    assert_allclose(stress, numeric_stress(potential, atoms), atol=2e-4 + 0.02 * np.abs(stress).max())
+    def _evaluate_one(self, atoms):
+        found = super()._evaluate_one(atoms)
+        return Evaluation(found.energy, found.forces * self.factors[0], found.stress * self.factors[1])
 
 
 def test_the_contract_catches_a_stress_in_gigapascal(potential):
-    """A planted factor of 160.2 must not pass the test above."""
-    atoms = crystals()[2]
-    planted = 160.2 * potential.evaluate([atoms])[0].stress
-    assert not np.allclose(
-        planted, numeric_stress(potential, atoms), atol=2e-4 + 0.02 * np.abs(planted).max()
-    )
+    found = contract.violations(Planted(potential, stress=160.21766), crystals()[2])
+    assert len(found) == 1
+    assert found[0].endswith("times that (GPa)")
+
+
+@pytest.mark.parametrize(
+    ("planted", "words"),
+    [
+        ({"stress": 160.21766}, "160.2 times that (GPa)"),
+        ({"stress": -160.21766}, "(GPa, other sign)"),
+        ({"stress": -1.0}, "-1 times that (other sign)"),
+        ({"stress": 1602.1766}, "(kbar)"),
+        ({"stress": 1 / 160.21766}, "stress"),
+        ({"forces": -1.0}, "forces are not minus the derivative"),
+        ({"forces": 1.05}, "forces"),
+    ],
+)
+def test_the_contract_names_wrong_units_and_signs(planted, words):
+    found = contract.violations(Planted(base.load(Prerelax(backend="emt")), **planted), crystals()[2])
+    assert len(found) == 1
+    assert words in found[0]
 
 
 def test_a_stretched_crystal_is_under_tension():
     stretched = bulk("Cu", a=3.9)
     emt = base.load(Prerelax(backend="emt"))
     assert emt.evaluate([stretched])[0].stress[:3].min() > 0
+
+
+def test_one_pass_over_a_batch_gives_what_single_evaluations_give(potential):
+    together = potential.evaluate_together(crystals())
+    alone = [potential.evaluate([atoms])[0] for atoms in crystals()]
+    for a, b in zip(together, alone, strict=True):
+        assert a.energy == pytest.approx(b.energy, abs=2e-6 * max(1, abs(b.energy)))
+        assert_allclose(a.forces, b.forces, atol=2e-5)
+        assert_allclose(a.stress, b.stress, atol=1e-5)
+        assert a.forces.dtype == a.stress.dtype == np.float64
 
 
 def test_a_batch_gives_what_single_evaluations_give(potential):
@@ -140,7 +154,7 @@ def test_evaluations_have_plain_shapes_and_double_precision(potential):
     assert_allclose(atoms.positions, before, atol=0)
 
 
-def test_the_energy_does_not_change_with_translation_rotation_or_repetition(potential):
+def test_the_energy_does_not_change_with_translation_rotation_repetition_or_order(potential):
     atoms = crystals()[2]
     energy = potential.evaluate([atoms])[0].energy
     turned = atoms.copy()
@@ -148,8 +162,21 @@ def test_the_energy_does_not_change_with_translation_rotation_or_repetition(pote
     shifted = atoms.copy()
     shifted.positions += (0.3, -1.1, 2.0)
     doubled = atoms.repeat((2, 1, 1))
-    energies = [result.energy for result in potential.evaluate([turned, shifted, doubled])]
-    assert_allclose(energies, [energy, energy, 2 * energy], atol=2e-4)
+    swapped = doubled[[3, 0, 2, 1]]
+    energies = [result.energy for result in potential.evaluate([turned, shifted, doubled, swapped])]
+    assert_allclose(energies, [energy, energy, 2 * energy, 2 * energy], atol=2e-4 + 2e-6 * abs(energy))
+
+
+def test_forces_and_stress_turn_with_the_crystal(potential):
+    from ase.stress import voigt_6_to_full_3x3_stress as full
+
+    atoms = crystals()[2]
+    turned = atoms.copy()
+    turned.rotate(37, (1, 2, 3), rotate_cell=True)
+    rotation = np.linalg.solve(atoms.cell.array, turned.cell.array)
+    before, after = potential.evaluate([atoms, turned])
+    assert_allclose(after.forces, before.forces @ rotation, atol=2e-4)
+    assert_allclose(full(after.stress), rotation.T @ full(before.stress) @ rotation, atol=2e-4)
 
 
 def test_a_potential_describes_itself(potential):
@@ -221,3 +248,77 @@ def test_checking_loads_no_model_package():
 def test_a_description_reads_well():
     description = Description("chgnet", "0.4.2/0.3.0", "PBE", ("Li",), "0123456789abcdef")
     assert description.label == "chgnet 0.4.2/0.3.0 (01234567)"
+
+
+# ------------------------------------------------------------------------------------------ calculators of ASE's kind
+
+
+class Gigapascal(EMT):
+    """EMT whose stress is in GPa."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        if "stress" in self.results:
+            self.results["stress"] = self.results["stress"] * 160.21766
+
+
+class Deaf(EMT):
+    def __init__(self, wanted=None):
+        super().__init__()
+        if wanted:
+            raise ValueError(f"no weights {wanted}")
+
+
+HERE = "ase:test_potentials"
+
+
+def test_any_calculator_of_ases_kind_is_a_potential():
+    settings = Prerelax(backend="ase:ase.calculators.emt.EMT", arguments={"asap_cutoff": True}, theory="EMT")
+    base.check(settings, ("Al", "Cu"))
+    other = base.load(settings).describe()
+    plain = base.load(Prerelax(backend="ase:ase.calculators.emt.EMT")).describe()
+    assert other.model_hash != plain.model_hash
+    assert other.version.startswith("ase-3.")
+    assert other.theory == "EMT"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"backend": "ase:ase.nowhere.EMT"}, "the module can't be imported"),
+        ({"backend": "ase:ase.calculators.emt.EMTT"}, "has no EMTT"),
+        ({"backend": "ase:os.system"}, "is no class of ASE's calculators"),
+        ({"backend": "ase:subprocess.Popen", "arguments": {"args": "touch /tmp/x"}}, "is no class of ASE's"),
+        ({"backend": "ase:ase.calculators.espresso.Espresso"}, "starts a program"),
+        ({"backend": "ase:ase.calculators.vasp.Vasp", "arguments": {"command": "touch x"}}, "command"),
+        ({"backend": f"{HERE}.Deaf", "arguments": {"wanted": "large"}}, "no weights large"),
+        ({"backend": f"{HERE}.Gigapascal"}, r"160\.\d times that \(GPa\)"),
+        ({"backend": "ase:ase.calculators.emt.EMT", "known_elements": ("Al",)}, "does not know Cu"),
+    ],
+)
+def test_what_is_no_potential_is_refused_before_the_first_job(settings, words):
+    with pytest.raises(ModelError, match=words):
+        base.check(Prerelax(**settings), ("Al", "Cu"))
+
+
+def test_elements_that_a_calculator_lacks_are_found_by_trying():
+    with pytest.raises(ModelError, match=r"for Mg .*; Si "):
+        base.check(Prerelax(backend="ase:ase.calculators.emt.EMT"), ("Mg", "Al", "Si"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"backend": "ase:__import__('os').EMT"},
+        {"backend": "ase:EMT"},
+        {"backend": "ase:ase.calculators.emt.EMT()"},
+        {"backend": "mace"},
+        {"backend": "matgl"},
+        {"backend": "matgl", "hub": "../etc"},
+        {"backend": "chgnet", "hub": "owner/name"},
+        {"backend": "emt", "arguments": {"a": 1}},
+    ],
+)
+def test_the_configuration_refuses_what_cannot_be_meant(settings):
+    with pytest.raises(ValueError, match=r"prerelax|backend|hub"):
+        Prerelax(**settings)

@@ -1,30 +1,36 @@
-"""The backend `matgl`: a potential that was trained and saved with matgl (M3GNet, TensorNet, CHGNet, ...).
+"""The backend `matgl`: a potential that was trained and saved with matgl (M3GNet, TensorNet, CHGNet, QET, ...).
 
 The model is a local folder with `model.pt`, `state.pt` and `model.json`, as `Potential.save` of matgl writes
-it. Nothing is fetched: without a network matgl would retry for half a minute before it gives up, so its hub is
-switched off before the import, and a folder that lacks a file is refused before that.
+it, or the folder that `hullforge.potentials.hub` has fetched. matgl itself fetches nothing here: a folder that lacks a
+file is refused before matgl sees it.
 """
 
 import json
-import os
 import pickle
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hullforge.config import Prerelax
 from hullforge.errors import ModelError
-from hullforge.potentials.base import Description, Potential, hash_of_files
+from hullforge.potentials import hub
+from hullforge.potentials.base import Description, Evaluation, Potential, hash_of_files
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 FILES = ("model.json", "model.pt", "state.pt")
 
 
 def model_folder(settings: Prerelax) -> Path:
-    """Give the folder of the model; raises `ModelError` naming the files that it lacks."""
-    folder = settings.model
+    """Give the folder of the model, fetched if need be; raises `ModelError` naming the files that it lacks."""
+    folder = hub.folder(settings.hub, FILES) if settings.hub is not None else settings.model
     if folder is None:
-        raise ModelError("prerelax.model: the backend matgl needs a model folder")
+        raise ModelError("prerelax.model: the backend matgl needs a model folder, or prerelax.hub")
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise ModelError(
@@ -71,7 +77,6 @@ def load(folder: Path) -> Potential:
 
     Raises `ModelError` when the files are broken or hold something else than a potential with stresses.
     """
-    os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
 
     torch.set_num_threads(1)
@@ -104,4 +109,44 @@ def load(folder: Path) -> Potential:
         elements=elements_of(folder),
         model_hash=hash_of_files(folder / name for name in FILES),
     )
-    return Potential(description, calculator)
+    return _Matgl(description, calculator)
+
+
+class _Matgl(Potential):
+    """A matgl potential, whose graphs can be joined to one."""
+
+    def evaluate_together(self, structures: "Sequence[Atoms]") -> list[Evaluation]:
+        """Evaluate periodic structures as one joined graph."""
+        if len(structures) < 2 or not all(atoms.pbc.all() for atoms in structures):
+            return self.evaluate(structures)
+        import torch
+        from ase.units import GPa
+        from torch_geometric.data import Batch
+
+        self.require({symbol for atoms in structures for symbol in atoms.get_chemical_symbols()})
+        calculator: Any = self.calculator
+        model = calculator.potential
+        graphs, lattices, states = zip(
+            *(calculator._atoms2graph.get_graph(atoms) for atoms in structures), strict=True
+        )
+        keywords: dict[str, Any] = {}
+        if model.calc_charge:
+            keywords["total_charge"] = torch.tensor(
+                [float(atoms.get_initial_charges().sum()) for atoms in structures],
+                dtype=model.data_mean.dtype,
+                device=model.data_mean.device,
+            )
+        found = model(
+            Batch.from_data_list(list(graphs)),
+            torch.stack([lattice.reshape(3, 3) for lattice in lattices]),
+            torch.stack([torch.as_tensor(state) for state in states]),
+            **keywords,
+        )
+        energies, forces, stresses = (tensor.detach().cpu().numpy().astype(float) for tensor in found[:3])
+        ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
+        return [
+            Evaluation(float(energy), force, stress.ravel()[[0, 4, 8, 5, 2, 1]] * GPa)
+            for energy, force, stress in zip(
+                np.atleast_1d(energies), np.split(forces, ends), stresses.reshape(-1, 3, 3), strict=True
+            )
+        ]

@@ -116,6 +116,10 @@ def published_config(campaign: Campaign) -> dict[str, Any]:
     for section, key in paths:
         if data[section][key] is not None:
             data[section][key] = PurePath(data[section][key]).name
+    arguments = data["prerelax"]["arguments"]
+    for key, value in arguments.items():
+        if isinstance(value, str) and PurePath(value).is_absolute():
+            arguments[key] = PurePath(value).name
     if data["candidates"] is not None:
         data["candidates"] = PurePath(data["candidates"]).name
     return data
