@@ -2,7 +2,7 @@
 
 Comes in: a folder, the number of structures and batches of a round, ionic steps a calculation. Goes out: the
 configuration, and for each finished round the selection, the starting geometries, the promotion and the folders of all
-batches, with the tables that `hullforge dft` writes there; a sealed round also has what the stages after it make. One
+batches, with the tables and notes that `hullforge dft` writes; a sealed round also has what the stages after it make. One
 batch is in memory at a time, and the same arguments give the same bytes. Ternary decorations of thirty made-up prototypes
 over forty elements, 3 to 20 atoms (11.5 on average); energies follow electronegativities, with noise, so that hulls have
 a believable number of stable phases. Screeners and reports are placeholders. Never: a physical result.
@@ -16,6 +16,7 @@ import gzip
 import json
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,9 @@ import yaml
 
 from hullforge import config
 from hullforge.dft import close, collect, protocol
-from hullforge.store import ids, seal, tables
+from hullforge.store import ids, progress, seal, tables
 from hullforge.store.atomic import atomic_path
+from hullforge.store.progress import BatchState
 from hullforge.store.structures import NUMBERS, composition_columns
 
 FUNCTIONALS = ("PBE", "PBEsol", "SCAN")
@@ -51,7 +53,6 @@ TRIPLES = len(SYMBOLS) * (len(SYMBOLS) - 1) * (len(SYMBOLS) - 2)
 STRIDE = 1_000_003
 FAILING, PROMOTED = 0.04, 0.05
 REASONS = ("scf_not_converged", "ionic_not_converged", "walltime", "out_of_memory", "crashed")
-RAW = b"A made-up campaign has no raw outputs.\n"
 
 
 @dataclass(frozen=True)
@@ -391,11 +392,35 @@ def _batch(
     }  # fmt: skip
     tables.write(folder / "calculations.parquet", "calculations", _table("calculations", columns, len(names)))
     _raw(folder / "raw.tar.gz")
+    _note(settings, starts, functional, theory, len(names), reason, costs)
     return ended
 
 
 def _elemental(structures: Structures) -> np.ndarray:
     return structures.triples[:, 0] == structures.triples[:, 1]
+
+
+def _note(
+    settings: config.Campaign,
+    starts: Structures,
+    functional: str,
+    theory: str,
+    converged: int,
+    reasons: Sequence[str],
+    costs: np.ndarray,
+) -> None:
+    """Write the notes of a batch that has ended; times are made up like the rest."""
+    told = progress.Progress(
+        functional, theory, starts.batch, len(starts.names), BatchState.FINISHED, converged,
+        dict(sorted(Counter(reasons).items())), core_s=float(costs.sum()), began=1.7e9, updated=1.7e9 + 3600,
+        errors=[
+            {"calculation_id": f"k1-{n:032x}", "reason": reason, "protocol_step": "relax1", "message": "made up"}
+            for n, reason in enumerate(reasons[: progress.NAMED])
+        ],
+    )  # fmt: skip
+    folder = progress.folder_of(settings.folder / "work", starts.round)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{functional}-{theory}-{starts.batch}.json").write_text(json.dumps(dataclasses.asdict(told)))
 
 
 def _some(columns: Mapping[str, Any], mask: np.ndarray) -> dict[str, Any]:

@@ -5,6 +5,7 @@ function. Modules are imported inside the commands, so that `hullforge status` s
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
@@ -188,20 +189,28 @@ def _check(a: argparse.Namespace) -> int:
 
 def _status(a: argparse.Namespace) -> int:
     from hullforge import config
-    from hullforge.reports import status
+    from hullforge.reports import status, status_text
 
-    campaign = config.load(a.config)
-    state = status.status(campaign.folder, campaign)
-    print(json.dumps(state, indent=1, sort_keys=True) if a.json else status.render(state))
+    def look() -> dict[str, Any]:
+        # Read again each time: a campaign may get rounds while somebody watches.
+        campaign = config.load(a.config)
+        return status.status(campaign.folder, campaign)
+
+    if a.watch is None:
+        state = look()
+        print(json.dumps(state, indent=1, sort_keys=True) if a.json else status_text.render(state))
+        return 0
+    with contextlib.suppress(KeyboardInterrupt):
+        status_text.watch(look, a.watch, as_json=a.json)
     return 0
 
 
 def _summary(a: argparse.Namespace) -> int:
     from hullforge import config
-    from hullforge.reports import status
+    from hullforge.reports import summary
 
     campaign = config.load(a.config)
-    print(status.summary(campaign.folder, campaign))
+    print(summary.summary(campaign.folder, campaign))
     return 0
 
 
@@ -238,6 +247,14 @@ def _schema(a: argparse.Namespace) -> int:
 
 
 # ------------------------------------------------------------------------------------------- arguments
+
+
+def _seconds(text: str) -> float:
+    """Give a time that is long enough for a look; raises what argparse makes a message of."""
+    seconds = float(text)
+    if not 1 <= seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds from 1 to 1e6")
+    return seconds
 
 
 def _settings(model: type[Any], a: argparse.Namespace) -> Any:
@@ -281,10 +298,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("config", type=Path, nargs="?", default=config, help="campaign (default: %(default)s)")
     sub = user(
-        "status", _status, "show what is done, running and failed", "hullforge status --json | jq .rounds"
+        "status",
+        _status,
+        "show what is done, running and failed",
+        "hullforge status config/config.yaml --watch",
     )
     sub.add_argument("config", type=Path, nargs="?", default=config, help="campaign (default: %(default)s)")
-    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument("--json", action="store_true", help="print JSON; with --watch one line a look")
+    sub.add_argument(
+        "--watch",
+        type=_seconds,
+        nargs="?",
+        const=10.0,
+        metavar="SECONDS",
+        help="look again every so many seconds (10)",
+    )
     sub = user("summary", _summary, "print what a campaign found", "hullforge summary config/config.yaml")
     sub.add_argument("config", type=Path, nargs="?", default=config, help="campaign (default: %(default)s)")
     sub = user(

@@ -40,9 +40,10 @@ from hullforge.dft.calculation import (
 from hullforge.dft.job import STDERR_FILE, STDOUT_FILE, StoppedError
 from hullforge.dft.step import FRAMES_FILE, RESULT_FILE, STEP_FILE
 from hullforge.errors import EngineError, PausedError, TableError
-from hullforge.store import tables
+from hullforge.store import progress, tables
 from hullforge.store.atomic import atomic_path
 from hullforge.store.journal import Lock
+from hullforge.store.progress import BatchState
 from hullforge.store.vocabulary import FailureReason
 
 STARTS = ("prerelax", "promotion", "calculations")
@@ -54,6 +55,8 @@ RAW_FILES = (STEP_FILE, RESULT_FILE, FRAMES_FILE, "custodian.json")
 LOG_TAIL = 20_000
 #: Seconds between two lines of progress where there is no terminal.
 LOG_INTERVAL_S = 60.0
+#: Letters of a failure's message in the batch's notes.
+LONGEST_MESSAGE = 300
 #: Seconds before the end of an allocation at which everything that still runs is ended.
 LAST_MOMENT_S = 30.0
 #: Unix time at which SLURM ends the job.
@@ -92,8 +95,18 @@ def run(
     clock = Clock.of(stop_after_s, limits.closing_s)
     todo = read_starts(context, starts, batch)
     label = f"{settings.functional} round {settings.round} batch {batch}"
-    outcomes = compute(context, todo, max(1, workers), label, clock) if todo else {}
-    write(context, todo, outcomes, out)
+    told = progress.Notes(
+        work,
+        settings.round,
+        progress.Progress(settings.functional, context.theory_id, batch, len(todo)),
+    )
+    try:
+        outcomes = compute(context, todo, max(1, workers), label, clock, told) if todo else {}
+        write(context, todo, outcomes, out)
+    except BaseException as error:
+        told.end(BatchState.STOPPED, str(error) or type(error).__name__)
+        raise
+    told.end(BatchState.FINISHED)
 
 
 def read_starts(context: Context, path: Path, batch: int) -> list[Start]:
@@ -157,9 +170,14 @@ class Clock:
 
 
 def compute(
-    context: Context, starts: Sequence[Start], workers: int, label: str, clock: Clock | None = None
+    context: Context,
+    starts: Sequence[Start],
+    workers: int,
+    label: str,
+    clock: Clock | None = None,
+    notes: progress.Notes | None = None,
 ) -> dict[str, Outcome]:
-    """Bring every start to an outcome, by calculation id, `workers` at a time.
+    """Bring every start to an outcome, by calculation id, `workers` at a time; keeps `notes` of how far it is.
 
     What is finished is taken as it is; what another runner holds, and what the machine failed, is left for the end.
     Raises `PausedError` when `clock` ran out before.
@@ -167,6 +185,7 @@ def compute(
     clock = clock or Clock()
     outcomes = {s.calculation_id: found for s in starts if (found := finished(context, s)) is not None}
     missing = [start for start in starts if start.calculation_id not in outcomes]
+    teller = _Teller(context, notes, workers, outcomes)
     if not missing:
         return outcomes
     # The large ones first: no core should wait at the end for one that started late.
@@ -177,14 +196,14 @@ def compute(
         elements_of(missing), context.protocol, [settings.functional], settings.engine, context.execution
     )
     with (
-        _Progress(label, len(starts), outcomes) as progress,
+        _Progress(label, len(starts), outcomes, teller) as bar,
         _quiet_custodian(context.work / context.theory_id / "custodian.log"),
         _quiet_warnings(),
         _stop_on_signal(clock),
         ThreadPoolExecutor(workers, thread_name_prefix="calculation") as pool,
     ):
         try:
-            run_all = _Runs(context, pool, progress, clock)
+            run_all = _Runs(context, pool, bar, clock)
             held = run_all(_try, missing)
             run_all(_wait, held)
         except BaseException:
@@ -329,11 +348,51 @@ def _raw(file: Path, own: Sequence[str]) -> bytes | None:
     return None
 
 
-class _Progress:
-    """A bar on a terminal, a line a minute elsewhere, both on stderr."""
+class _Teller:
+    """Keeps the batch's notes for `hullforge status`."""
 
-    def __init__(self, label: str, total: int, outcomes: dict[str, Outcome]) -> None:
-        self.outcomes = outcomes
+    def __init__(
+        self, context: Context, notes: progress.Notes | None, workers: int, outcomes: dict[str, Outcome]
+    ) -> None:
+        self.context, self.notes, self.workers = context, notes, workers
+        for outcome in outcomes.values():
+            self.add(outcome)
+        if notes is not None:
+            notes.progress.done_before = notes.progress.done
+            self._count_running()
+            notes.write()
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        if self.notes is None:
+            return
+        spent = rows.cost_row(self.context, outcome)["walltime_s"]
+        error = {
+            "calculation_id": outcome.calculation_id,
+            "reason": outcome.reason,
+            "protocol_step": outcome.protocol_step,
+            "message": outcome.message[:LONGEST_MESSAGE],
+        }
+        cores = self.context.execution.cores_per_calculation
+        self.notes.add(outcome.reason, spent * cores, error if outcome.reason else None)
+        self._count_running()
+
+    def tick(self) -> None:
+        """Write the notes from time to time."""
+        if self.notes is not None:
+            self.notes.tick()
+
+    def _count_running(self) -> None:
+        assert self.notes is not None
+        told = self.notes.progress
+        told.running = min(self.workers, told.total - told.done)
+
+
+class _Progress:
+    """A bar on a terminal, a line a minute elsewhere, both on stderr; and the batch's notes."""
+
+    def __init__(self, label: str, total: int, outcomes: dict[str, Outcome], teller: _Teller) -> None:
+        self.outcomes, self.teller = outcomes, teller
         self.label, self.total = label, total
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(
@@ -352,11 +411,13 @@ class _Progress:
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
         self.outcomes[outcome.calculation_id] = outcome
+        self.teller.add(outcome)
         self.bar.update()
         self.bar.set_postfix(failed=self._failed(), refresh=False)
 
     def tick(self) -> None:
         """Say something from time to time."""
+        self.teller.tick()
         if not self.terminal and time.monotonic() - self.said > LOG_INTERVAL_S:
             self._say()
 

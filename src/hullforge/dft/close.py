@@ -1,4 +1,4 @@
-"""Closing a round: seal all of its files, then sweep the work folders of its calculations.
+"""Closing a round: seal all of its files, then sweep the work folders of its calculations and the notes of its batches.
 
 Comes in: a round whose tables, models and report are whole; goes out: `sealed.json`. The order matters: work
 folders are what a batch is rebuilt from, so they go only once everything made from them is sealed.
@@ -6,7 +6,7 @@ folders are what a batch is rebuilt from, so they go only once everything made f
 
 from pathlib import Path
 
-from hullforge.store import seal, tables
+from hullforge.store import progress, seal, tables
 
 
 def run(round_folder: Path, campaign: Path, work: Path) -> None:
@@ -30,3 +30,4 @@ def run(round_folder: Path, campaign: Path, work: Path) -> None:
             )
         )
     seal.sweep(work, done)
+    progress.clear(work, int(round_folder.name[-3:]))

@@ -1,50 +1,84 @@
-"""Where a campaign stands, from its files alone: what is done, what has been started, what failed.
+"""Where a campaign stands, from its files alone: what is done, running and failed, how fast, at what cost.
 
-Comes in: the campaign's folder and configuration. Goes out: a dictionary and its text, and the summary that a
-finished campaign prints. Only looks, at any moment, beside running jobs: it locks nothing, writes nothing, and
-loads neither torch nor pymatgen. A table that is broken is reported as failed, not raised.
+Comes in: the campaign's folder and configuration. Goes out: a dictionary and its text. Only looks, at any moment, beside
+running jobs: it locks nothing, writes nothing, and loads neither torch nor pymatgen. Sealed rounds are counted from their
+own tables, open ones from the notes of their batches (`store.progress`); batches without notes are counted from their
+tables. So a campaign of a million calculations takes a fraction of a second. A table that is broken is reported as
+failed, not raised.
 """
 
-import json
+import os
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pyarrow.compute as pc
 
 from hullforge.config import Campaign
 from hullforge.dft import protocol as protocols
 from hullforge.errors import TableError
-from hullforge.store import journal, seal, tables
-from hullforge.store.vocabulary import FailureReason
+from hullforge.reports import queue
+from hullforge.store import journal, progress, seal, tables
+from hullforge.store.progress import BatchState, Progress
 from hullforge.thermo import corrections
 
-#: Compounds that the summary prints at most, per chemical system.
-MOST_COMPOUNDS = 8
+#: Failures and stopped batches that are named, the newest.
+NAMED = 5
 
 
-def status(campaign_folder: Path, campaign: Campaign) -> dict[str, Any]:
+@dataclass
+class Counts:
+    """Structures of one functional in one round."""
+
+    converged: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    running: int = 0
+    core_s: float = 0.0
+    #: Structures per hour, of the batches that run.
+    rate: float = 0.0
+    batches: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> int:
+        """Structures with an outcome."""
+        return self.converged + self.failures.total()
+
+
+def status(campaign_folder: Path, campaign: Campaign, now: float | None = None) -> dict[str, Any]:
     """Give what is done of what the configuration plans.
 
     `rounds[r]["stages"]` counts files done of planned; `rounds[r]["functionals"]` counts structures: `planned`
-    (None while not known), `converged`, `failed`, `started` (no result yet: running, or interrupted), of batches
-    in tables and of those at work; `failures` counts reasons. Raises `ProtocolError` for a broken protocol.
+    (None while not known), `converged`, `failed`, `running`; `failures` counts reasons, `batches` those that are
+    finished, running and stopped (interrupted: a restart goes on with them). Core-hours are time on the clock times cores
+    of a calculation; those to go are an estimate from the mean of what has ended, without what no selection or promotion
+    has chosen yet where that can't be known. Raises `ProtocolError` for a broken protocol.
     """
+    now = time.time() if now is None else now
+    asked = queue.ask()
     protocol = protocols.load(campaign.protocol)
     theories = {f: protocol.theory_id(f, campaign.engine) for f in campaign.functionals}
     sealed = seal.sealed_rounds(campaign_folder)
-    seen: dict[str, set[str]] = {f: set() for f in campaign.functionals}
+    notes: list[tuple[int, Progress]] = []
     rounds = [
-        _round(campaign_folder, campaign, theories, number, seen, sealed=number in sealed)
+        _round(campaign_folder, campaign, theories, number, notes, now, sealed=number in sealed)
         for number in range(len(campaign.rounds))
     ]
-    for functional, theory in theories.items():
-        _add_work(rounds, functional, campaign_folder / "work" / theory, seen[functional])
     release = campaign_folder / "release" / campaign.release.version
+    entries = [entry for round_ in rounds for entry in round_["functionals"]]
+    rate = sum(entry["rate_per_hour"] for entry in entries)
     return {
         "campaign": campaign.campaign,
         "folder": campaign_folder.as_posix(),
         "prototypes": (campaign_folder / "prototypes.parquet").is_file(),
         "rounds": rounds,
+        "rate_per_hour": rate,
+        "core_hours_spent": sum(entry["core_hours"] for entry in entries),
+        **_to_go(rounds, rate),
+        "queue": queue.answer(asked),
+        "errors": _errors(campaign_folder, notes),
         "release": release.as_posix() if (release / "SHA256SUMS").is_file() else None,
     }
 
@@ -52,13 +86,14 @@ def status(campaign_folder: Path, campaign: Campaign) -> dict[str, Any]:
 def _round(
     folder: Path,
     campaign: Campaign,
-    theories: dict[str, str],
+    theories: Mapping[str, str],
     number: int,
-    seen: dict[str, set[str]],
+    notes: list[tuple[int, Progress]],
+    now: float,
     *,
     sealed: bool,
 ) -> dict[str, Any]:
-    """Count a round's files and the rows of its finished batches; collects their calculation ids in `seen`."""
+    """Count a round's files and structures; adds the notes of its batches to `notes`."""
     here = folder / f"round-{number:03d}"
     batches = campaign.rounds[number].batches
     broken: list[str] = []
@@ -66,52 +101,45 @@ def _round(
     if number:
         stages.append(
             _stage(
-                "screen", [here / "screen" / f"shard-{s}.parquet" for s in range(campaign.screening.shards)]
+                "screen",
+                [f"{here}/screen/shard-{shard}.parquet" for shard in range(campaign.screening.shards)],
             )
         )
-    stages.append(_stage("select", [here / "selection.parquet"]))
-    stages.append(_stage("prerelax", [here / "prerelax" / f"batch-{b}.parquet" for b in range(batches)]))
+    stages.append(_stage("select", [f"{here}/selection.parquet"]))
+    stages.append(_stage("prerelax", [f"{here}/prerelax/batch-{b}.parquet" for b in range(batches)]))
+    cores = campaign.execution.cores_per_calculation
+    counts = _from_round(here, campaign.functionals, cores, broken) if sealed else None
+    found = progress.read(folder / "work", number) if not sealed else {}
     functionals = []
-    for place, functional in enumerate(campaign.functionals):
-        folders = [
-            here / "dft" / f"{functional}-{theories[functional]}" / f"batch-{b}" for b in range(batches)
-        ]
-        stages.append(_stage(f"dft {functional}", [batch / "calculations.parquet" for batch in folders]))
-        converged = [
-            row
-            for batch in folders
-            for row in _rows(batch / "calculations.parquet", "calculations", ["calculation_id"], broken)
-        ]
-        failed = [
-            row
-            for batch in folders
-            for row in _rows(batch / "failures.parquet", "failures", ["calculation_id", "reason"], broken)
-        ]
-        seen[functional] |= {row["calculation_id"] for row in converged + failed}
-        plan = here / ("promotion.parquet" if place else "selection.parquet")
-        planned = (
-            len(_rows(plan, "promotion" if place else "selection", ["candidate_id"], broken))
-            if plan.is_file()
-            else None
-        )
-        functionals.append(
-            {
-                "functional": functional,
-                "planned": planned,
-                "converged": len(converged),
-                "failed": len(failed),
-                "started": 0,
-                "failures": dict(sorted(Counter(row["reason"] for row in failed).items())),
-                "open": not all((batch / "calculations.parquet").is_file() for batch in folders),
-            }
-        )
+    for place, (functional, theory) in enumerate(theories.items()):
+        folders = [f"{here}/dft/{functional}-{theory}/batch-{b}" for b in range(batches)]
+        finished = [_exists(f"{batch}/calculations.parquet") for batch in folders]
+        stages.append(_stage(f"dft {functional}", finished))
+        if counts is not None:
+            mine = counts[functional]
+            mine.batches[BatchState.FINISHED] = sum(finished)
+        else:
+            own = [found.get((functional, theory, b)) for b in range(batches)]
+            mine = _from_batches(folders, finished, own, cores, now, broken)
+            notes += [(number, one) for one in own if one is not None]
+        plan = "promotion" if place else "selection"
+        planned = _number(here / f"{plan}.parquet", plan, broken)
+        functionals.append({
+            "functional": functional,
+            "planned": planned,
+            "converged": mine.converged,
+            "failed": mine.failures.total(),
+            "running": mine.running,
+            "failures": dict(sorted(mine.failures.items())),
+            "batches": {state.value: mine.batches[state] for state in BatchState},
+            "core_hours": mine.core_s / 3600,
+            "rate_per_hour": mine.rate,
+        })  # fmt: skip
     stages += [
-        _stage(
-            "collect", [here / name for name in ("calculations.parquet", "failures.parquet", "costs.parquet")]
-        ),
-        _stage("hull", [here / "hull" / f"{stem}.parquet" for stem in _hulls(campaign)]),
-        _stage("train", [here / "screener" / "model.pt"]),
-        _stage("report", [here / "report" / "report.html"]),
+        _stage("collect", [f"{here}/{name}.parquet" for name in ("calculations", "failures", "costs")]),
+        _stage("hull", [f"{here}/hull/{stem}.parquet" for stem in _hulls(campaign)]),
+        _stage("train", [f"{here}/screener/model.pt"]),
+        _stage("report", [f"{here}/report/report.html"]),
     ]
     report = here / "report" / "report.html"
     return {
@@ -125,211 +153,147 @@ def _round(
     }
 
 
-def _stage(name: str, files: Sequence[Path]) -> dict[str, Any]:
-    return {"stage": name, "done": sum(file.is_file() for file in files), "planned": len(files)}
-
-
-def _rows(path: Path, name: str, columns: Sequence[str], broken: list[str]) -> list[dict[str, Any]]:
-    """Read rows that may not exist yet; notes a table that can't be read."""
-    if not path.is_file():
-        return []
-    try:
-        return tables.read_rows(path, name, columns)
-    except TableError as error:
-        broken.append(str(error))
-        return []
-
-
-def _add_work(rounds: Sequence[dict[str, Any]], functional: str, work: Path, seen: set[str]) -> None:
-    """Count what lies under `work` and in no table yet, for the first round that still has open batches."""
-    entries = [next(f for f in r["functionals"] if f["functional"] == functional) for r in rounds]
-    entry = next((e for e in entries if e["open"]), None)
-    if entry is None:
-        return
-    reasons = Counter(entry["failures"])
-    for calculation in _calculations_at_work(work):
-        if calculation.name in seen:
-            continue
-        reason = _reason(calculation / journal.DONE_FILE)
-        if reason is None:
-            entry["started"] += 1
-        elif reason:
-            entry["failed"] += 1
-            reasons[reason] += 1
-        else:
-            entry["converged"] += 1
-    entry["failures"] = dict(sorted(reasons.items()))
-
-
-def _calculations_at_work(work: Path) -> Iterator[Path]:
-    if work.is_dir():
-        for shelf in sorted(work.iterdir()):
-            if shelf.is_dir():
-                yield from (folder for folder in sorted(shelf.iterdir()) if folder.is_dir())
-
-
-def _reason(done: Path) -> str | None:
-    """Give the reason of a failure, '' for a converged calculation, None for one without a result."""
-    try:
-        return str(json.loads(done.read_text())["record"].get("reason", ""))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def render(state: dict[str, Any]) -> str:
-    """Give the state as text for a terminal."""
-    lines = [f"campaign {state['campaign']} in {state['folder']}"]
-    if not state["prototypes"]:
-        lines.append("  prototypes: not yet")
-    for round_ in state["rounds"]:
-        stages = round_["stages"]
-        if not any(stage["done"] for stage in stages):
-            lines.append(f"round {round_['round']}: not started (budget {round_['budget']})")
-            continue
-        lines.append(
-            f"round {round_['round']}: {'sealed' if round_['sealed'] else 'open'} (budget {round_['budget']})"
-        )
-        unfinished = [stage for stage in stages if stage["done"] < stage["planned"]]
-        done = [stage["stage"] for stage in stages if stage["done"] == stage["planned"]]
-        lines.append(f"  done: {', '.join(done) or 'nothing'}")
-        if unfinished:
-            lines.append(
-                "  to do: "
-                + ", ".join(f"{stage['stage']} {stage['done']}/{stage['planned']}" for stage in unfinished)
-            )
-        for entry in round_["functionals"]:
-            if entry["planned"] is None and not entry["converged"] + entry["failed"] + entry["started"]:
-                continue
-            planned = "?" if entry["planned"] is None else entry["planned"]
-            text = f"  {entry['functional']}: {entry['converged']} converged, {entry['failed']} failed"
-            if entry["started"]:
-                text += f", {entry['started']} started"
-            lines.append(f"{text}, of {planned}")
-            known = {reason.value: reason.description for reason in FailureReason}
-            lines += [
-                f"    {n} {reason}: {known.get(reason, 'unknown reason')}"
-                for reason, n in entry["failures"].items()
-            ]
-        lines += [f"  broken: {problem}" for problem in round_["broken"]]
-    lines.append(f"release: {state['release'] or 'not yet'}")
-    return "\n".join(lines)
-
-
-def summary(campaign_folder: Path, campaign: Campaign) -> str:
-    """Give what a campaign found, as text: structures, failures, stable compounds, hit rates, and where things are.
-
-    Works at any moment; takes the last round that has a hull and the last that has a report.
-    """
-    rounds = [campaign_folder / f"round-{number:03d}" for number in range(len(campaign.rounds))]
-    broken: list[str] = []
-    lines = [
-        f"campaign {campaign.campaign}: {'-'.join(campaign.elements)}, {len(rounds)} rounds, engine {campaign.engine.name} {campaign.engine.version}"
-    ]
-    if campaign.engine.name == "emt":
-        lines.append(
-            "  NOT DFT: energies are those of a classical potential; nothing below is a physical result"
-        )
-    calculations = [
-        row
-        for folder in rounds
-        for row in _rows(folder / "calculations.parquet", "calculations", ["functional"], broken)
-    ]
-    failures = [
-        row
-        for folder in rounds
-        for row in _rows(folder / "failures.parquet", "failures", ["functional", "reason"], broken)
-    ]
-    computed, failed = (
-        Counter(row["functional"] for row in calculations),
-        Counter(row["functional"] for row in failures),
-    )
-    lines.append("structures computed: " + ", ".join(f"{f} {computed[f]}" for f in campaign.functionals))
-    reasons = Counter(row["reason"] for row in failures)
-    lines.append(
-        "failures: "
-        + (
-            ", ".join(f"{f} {failed[f]}" for f in campaign.functionals if failed[f])
-            + " ("
-            + ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
-            + ")"
-            if failures
-            else "none"
-        )
-    )
-    lines += _stable(campaign, rounds, broken)
-    reports = [folder / "report" for folder in rounds if (folder / "report" / "report.html").is_file()]
-    if reports:
-        lines += _hit_rates(reports[-1] / "metrics.json")
-        lines.append(f"report:  {(reports[-1] / 'report.html').as_posix()}")
-    release = campaign_folder / "release" / campaign.release.version
-    lines.append(f"release: {release.as_posix() if (release / 'SHA256SUMS').is_file() else 'not yet'}")
-    lines += [f"broken: {problem}" for problem in broken]
-    return "\n".join(lines)
-
-
 def _hulls(campaign: Campaign) -> list[str]:
-    """Give the stems of the files of the campaign's hulls, that which decides first."""
+    """Give the stems of the files of the campaign's hulls."""
     return list(corrections.hulls(campaign.functionals, campaign.hull.corrections))
 
 
-def _stable(campaign: Campaign, rounds: Sequence[Path], broken: list[str]) -> list[str]:
-    """List the stable compounds of each chemical system, lowest formation energy first."""
-    first = campaign.functionals[0]
-    deciding = next(iter(_hulls(campaign)))
-    hulls = [path for path in (r / "hull" / f"{deciding}.parquet" for r in rounds) if path.is_file()]
-    if not hulls:
-        return [f"stable compounds ({first}): no hull yet"]
-    columns = [
-        "prototype_id",
-        "chemsys",
-        "nelements",
-        "chemical_formula_reduced",
-        "formation_energy_per_atom",
-        "is_on_hull",
-    ]
-    rows = [
-        row for row in _rows(hulls[-1], "hull", columns, broken) if row["is_on_hull"] and row["nelements"] > 1
-    ]
-    names = {
-        row["prototype_id"]: row["name"]
-        for row in _rows(
-            tables.prototypes_of(hulls[-1].parent.parent), "prototypes", ["prototype_id", "name"], broken
-        )
-    }
-    if not rows:
-        return [f"stable compounds ({first}): none"]
-    lines = [f"stable compounds ({first}, formation energy in eV/atom):"]
-    width = max(len(row["chemsys"]) for row in rows)
-    for system in sorted({row["chemsys"] for row in rows}, key=lambda s: (s.count("-"), s)):
-        here = sorted(
-            (row for row in rows if row["chemsys"] == system),
-            key=lambda row: (row["formation_energy_per_atom"], row["chemical_formula_reduced"]),
-        )
-        texts = [
-            f"{row['chemical_formula_reduced']} {row['formation_energy_per_atom']:.3f} ({names.get(row['prototype_id']) or row['prototype_id']})"
-            for row in here[:MOST_COMPOUNDS]
-        ]
-        more = f" and {len(here) - MOST_COMPOUNDS} more" if len(here) > MOST_COMPOUNDS else ""
-        lines.append(f"  {system:<{width}}  {', '.join(texts)}{more}")
-    return lines
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - tens of thousands of them, in a fraction of a second
 
 
-def _hit_rates(metrics: Path) -> list[str]:
-    """Give one line on the exploit and control strata of a report's numbers; none in a round without them."""
+def _stage(name: str, files: Sequence[str | bool]) -> dict[str, Any]:
+    """Count the files that are there; those that were looked for already are given as whether they are."""
+    done = sum(file if isinstance(file, bool) else _exists(file) for file in files)
+    return {"stage": name, "done": done, "planned": len(files)}
+
+
+def _number(path: Path, name: str, broken: list[str]) -> int | None:
+    """Give the number of rows of a table, None where there is none; notes one that can't be read."""
+    if not path.is_file():
+        return None
     try:
-        data = json.loads(metrics.read_text())
-        rates = {group["stratum"]: group["after"][-1] for group in data["strata"]}
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return []
-    texts = [
-        f"{name} {rate['hits']}/{rate['n']}"
-        for name in ("exploit", "explore", "control")
-        if (rate := rates.get(name)) and rate["n"]
-    ]
-    return (
-        [
-            f"hits of round {data['round']} within {rates['all']['threshold']:g} eV/atom of the hull: {', '.join(texts)}"
-        ]
-        if texts
-        else []
-    )
+        return tables.count(path, name)
+    except TableError as error:
+        broken.append(str(error))
+        return None
+
+
+def _from_round(here: Path, functionals: Sequence[str], cores: int, broken: list[str]) -> dict[str, Counts]:
+    """Count the structures of a round from the tables that stand for all of its batches."""
+    counts = {functional: Counts() for functional in functionals}
+    try:
+        for value in _values(here / "calculations.parquet", "calculations", ["functional"]):
+            counts.setdefault(value["functional"], Counts()).converged += value["n"]
+        for value in _values(here / "failures.parquet", "failures", ["functional", "reason"]):
+            counts.setdefault(value["functional"], Counts()).failures[value["reason"]] += value["n"]
+        costs = tables.read(here / "costs.parquet", "costs", ["functional", "walltime_s"])
+        sums = costs.group_by("functional").aggregate([("walltime_s", "sum")])
+        for row in sums.to_pylist():
+            counts.setdefault(row["functional"], Counts()).core_s += row["walltime_s_sum"] * cores
+    except TableError as error:
+        broken.append(str(error))
+    return counts
+
+
+def _values(path: Path, name: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Give the different rows of some columns, and how many there are of each, `n`."""
+    table = tables.read(path, name, columns)
+    rows = table.group_by(list(columns)).aggregate([([], "count_all")]).to_pylist()
+    return [{**row, "n": row["count_all"]} for row in rows]
+
+
+def _from_batches(
+    folders: Sequence[str],
+    finished: Sequence[bool],
+    own: Sequence[Progress | None],
+    cores: int,
+    now: float,
+    broken: list[str],
+) -> Counts:
+    """Count the structures of a round's batches: from their notes, or from their tables where these say more."""
+    counts = Counts()
+    for folder, is_finished, note in zip(folders, finished, own, strict=True):
+        if is_finished and (note is None or note.state != BatchState.FINISHED):
+            counts.batches[BatchState.FINISHED] += 1
+            _add_tables(Path(folder), counts, cores, broken)
+        elif note is not None:
+            state = note.state_at(now)
+            if state == BatchState.FINISHED and not is_finished:
+                # Its tables were deleted since: what it did is under work, and it is to be written again.
+                state = BatchState.STOPPED
+            counts.batches[state] += 1
+            counts.converged += note.converged
+            counts.failures.update(note.failures)
+            counts.core_s += note.core_s
+            if state == BatchState.RUNNING:
+                counts.running += note.running
+                counts.rate += note.rate()
+    return counts
+
+
+def _add_tables(folder: Path, counts: Counts, cores: int, broken: list[str]) -> None:
+    """Count the rows of a batch's tables; notes one that can't be read."""
+    try:
+        counts.converged += tables.count(folder / "calculations.parquet", "calculations")
+        failures = folder / "failures.parquet"
+        if tables.count(failures, "failures"):
+            counts.failures.update(tables.read(failures, "failures", ["reason"])["reason"].to_pylist())
+        costs = tables.read(folder / "costs.parquet", "costs", ["walltime_s"])["walltime_s"]
+        counts.core_s += (pc.sum(costs).as_py() or 0.0) * cores
+    except TableError as error:
+        broken.append(str(error))
+
+
+def _to_go(rounds: Sequence[dict[str, Any]], rate: float) -> dict[str, Any]:
+    """Estimate what is left: structures, core-hours, and hours at the present rate; None where nothing tells."""
+    structures, hours = 0, 0.0
+    known = True
+    for place in range(len(rounds[0]["functionals"])):
+        entries = [round_["functionals"][place] for round_ in rounds]
+        ended = sum(entry["converged"] + entry["failed"] for entry in entries)
+        spent = sum(entry["core_hours"] for entry in entries)
+        left = 0
+        for round_, entry in zip(rounds, entries, strict=True):
+            # What a later functional gets is not known before the promotion.
+            planned = entry["planned"] if entry["planned"] is not None or place else round_["budget"]
+            left += max(0, (planned or 0) - entry["converged"] - entry["failed"])
+        structures += left
+        if ended:
+            hours += left * spent / ended
+        elif left:
+            known = False
+    return {
+        "structures_to_go": structures,
+        "core_hours_to_go": hours if known else None,
+        "hours_to_go": structures / rate if rate > 0 else None,
+    }
+
+
+def _errors(folder: Path, notes: Sequence[tuple[int, Progress]]) -> list[dict[str, Any]]:
+    """Give the last failures and stopped batches, the newest first, each with the path to look at."""
+    newest = sorted(notes, key=lambda pair: (-pair[1].updated, pair[1].batch))
+    errors: list[dict[str, Any]] = []
+    for number, note in newest:
+        where = {"round": number, "functional": note.functional, "batch": note.batch}
+        log = (
+            folder
+            / "logs"
+            / f"round-{number:03d}"
+            / f"dft-{note.functional}-{note.theory_id}-{note.batch}.log"
+        )
+        if note.message:
+            errors.append({
+                **where, "calculation_id": None, "reason": note.state.value, "message": note.message,
+                "path": log.as_posix(),
+            })  # fmt: skip
+        for error in reversed(note.errors):
+            place = journal.folder_of(folder / "work", note.theory_id, error["calculation_id"])
+            if not place.is_dir():
+                # Swept: what is left of it is in the batch's archive.
+                batch = f"{note.functional}-{note.theory_id}/batch-{note.batch}"
+                place = folder / f"round-{number:03d}" / "dft" / batch / "raw.tar.gz"
+            errors.append({**where, **error, "path": place.as_posix()})
+        if len(errors) >= NAMED:
+            break
+    return errors[:NAMED]

@@ -180,6 +180,11 @@ def read(path: str | Path, name: str, columns: Sequence[str] | None = None) -> p
         raise TableError(f"{path}: not a whole Parquet file ({error}); delete it and run again") from error
 
 
+def count(path: str | Path, name: str) -> int:
+    """Give the number of rows of the table `name` in `path`, from the end of the file alone; raises what `read` raises."""
+    return int(read(path, name, []).num_rows)
+
+
 def pieces(path: str | Path, name: str) -> Iterator[pa.Table]:
     """Give the table `name` from `path` in its order, a row group at a time; raises what `read` raises."""
     read(path, name, [])
