@@ -11,6 +11,8 @@ if "000" not in SEALED:
             f"{FOLDER}/logs/prototypes.log",
         conda:
             "../envs/hullforge.yaml"
+        resources:
+            **needs("tables"),
         params:
             settings=as_json(
                 settings.PrototypesSettings, prototypes=CAMPAIGN.prototypes
@@ -37,6 +39,8 @@ if HARVEST:
             round="|".join(r for r in ROUNDS[1:] if r not in SEALED) or "none-open",
         conda:
             "../envs/hullforge.yaml"
+        resources:
+            **needs("tables"),
         params:
             settings=as_json(
                 settings.HarvestSettings,
@@ -62,6 +66,9 @@ rule screen:
         f"{FOLDER}/logs/round-{{round}}/screen-{{shard}}.log",
     conda:
         "../envs/learning.yaml"
+    threads: cores_of("screen", 1)
+    resources:
+        **needs("screen"),
     params:
         settings=as_json(
             settings.ScreenSettings,
@@ -91,6 +98,8 @@ rule select:
         f"{FOLDER}/logs/round-{{round}}/select.log",
     conda:
         "../envs/hullforge.yaml"
+    resources:
+        **needs("tables"),
     params:
         settings=lambda w: as_json(
             settings.SelectSettings,
@@ -127,7 +136,9 @@ rule prerelax:
         f"{FOLDER}/logs/round-{{round}}/prerelax-{{batch}}.log",
     conda:
         "../envs/learning.yaml"
-    threads: all_cores()
+    threads: cores_of("prerelax")
+    resources:
+        **needs("prerelax"),
     params:
         settings=as_json(
             settings.PrerelaxSettings, prerelax=CAMPAIGN.prerelax, seed=CAMPAIGN.seed

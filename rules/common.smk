@@ -32,6 +32,9 @@ def load_campaign():
 def prepare():
     """What a real run needs before its first job: engine and potential are there, the folder is this campaign's."""
     try:
+        check.check_profile(
+            getattr(workflow.resource_settings.default_resources, "args", [])
+        )
         check.check_machine(CAMPAIGN)
         seal.claim(CAMPAIGN.folder, CAMPAIGN.campaign, len(CAMPAIGN.rounds))
         os.makedirs(WORK, exist_ok=True)
@@ -74,12 +77,53 @@ PRETRAINED = (
 REPLAYED = [p.as_posix() for p in [CAMPAIGN.engine.table] if p is not None]
 
 
-def all_cores():
-    """Every core that Snakemake was given; 1 where it was given none (dry runs, cluster heads)."""
+def cores_of(stage, local="all"):
+    """Cores of a job: on a cluster what the configuration says; else every core that Snakemake was given, or `local`."""
+    wanted = getattr(CAMPAIGN.resources, stage).cores
+    if not workflow.is_main_process:
+        return wanted
     try:
-        return workflow.cores
+        return workflow.cores if local == "all" else local
     except WorkflowError:
-        return 1
+        return wanted
+
+
+def structures_of(wildcards):
+    """How many structures a batch has, about."""
+    this = round_of(wildcards)
+    return -(-this.budget // this.batches)
+
+
+def needs(stage):
+    """What a job asks a cluster for. Resources decide no result: a change of them plans nothing."""
+    asked = getattr(CAMPAIGN.resources, stage)
+    each = CAMPAIGN.execution.cores_per_calculation if stage == "dft" else 1
+
+    def minutes(wildcards, attempt):
+        batch = structures_of(wildcards) if stage in ("dft", "prerelax") else 0
+        return asked.minutes(
+            attempt, batch, asked.cores // each, CAMPAIGN.resources.max_time_min
+        )
+
+    found = {
+        "runtime": minutes,
+        # What Snakemake and SLURM call MB are MiB.
+        "mem_mb": lambda w, attempt: asked.memory_mib * attempt,
+    }
+    if asked.gpus:
+        found["gpu"] = asked.gpus
+    if asked.partition:
+        found["slurm_partition"] = asked.partition
+    if stage == "dft" and uses_srun(asked.cores):
+        # Such a job is not wrapped in a step of its own, which would hold the cores that its steps are to have.
+        found |= {"mpi": "srun", "tasks": asked.cores, "cpus_per_task": 1, "nodes": 1}
+    return found
+
+
+def uses_srun(cores):
+    """Whether a batch starts its programs as job steps."""
+    launcher = CAMPAIGN.execution.launcher
+    return bool(launcher) and os.path.basename(launcher[0]) == "srun" and cores > 1
 
 
 def as_json(model, **values):
@@ -277,7 +321,7 @@ def published_config():
     """The configuration as a release publishes it: nothing about places, limits or how jobs were cut."""
     return json.dumps(
         CAMPAIGN.model_dump(
-            mode="json", exclude={"limits": True, "execution": True, "output": True}
+            mode="json", exclude={"limits", "execution", "resources", "output"}
         ),
         sort_keys=True,
     )

@@ -14,8 +14,9 @@ rule dft:
         f"{FOLDER}/logs/round-{{round}}/dft-{{functional}}-{{theory}}-{{batch}}.log",
     conda:
         "../envs/dft.yaml"
-    threads: all_cores()
+    threads: cores_of("dft")
     resources:
+        **needs("dft"),
         # Limits are resources: they decide no result, and a change of them plans nothing.
         step_time_s=CAMPAIGN.limits.step_time_s,
         structure_time_s=CAMPAIGN.limits.structure_time_s,
@@ -58,6 +59,8 @@ rule first_hull:
         f"{FOLDER}/logs/round-{{round}}/hull-{FIRST_HULL}.log",
     conda:
         "../envs/hullforge.yaml"
+    resources:
+        **needs("tables"),
     params:
         functional=FIRST,
         scheme=HULLS[FIRST_HULL][1].value,
@@ -82,6 +85,8 @@ rule promote:
         f"{FOLDER}/logs/round-{{round}}/promote.log",
     conda:
         "../envs/hullforge.yaml"
+    resources:
+        **needs("tables"),
     params:
         settings=lambda w: as_json(
             settings.PromotionSettings,
@@ -109,6 +114,8 @@ rule collect:
         f"{FOLDER}/logs/round-{{round}}/collect.log",
     conda:
         "../envs/hullforge.yaml"
+    resources:
+        **needs("tables"),
     params:
         batches=batches,
         functionals=CAMPAIGN.functionals,
@@ -132,6 +139,8 @@ rule hull:
         hull="|".join(list(HULLS)[1:]) or "none-left",
     conda:
         "../envs/hullforge.yaml"
+    resources:
+        **needs("tables"),
     params:
         functional=lambda w: HULLS[w.hull][0],
         scheme=lambda w: HULLS[w.hull][1].value,

@@ -11,6 +11,9 @@ if PRETRAINED:
             f"{FOLDER}/logs/label.log",
         conda:
             "../envs/learning.yaml"
+        threads: cores_of("label", 1)
+        resources:
+            **needs("label"),
         params:
             settings=as_json(
                 settings.LabelSettings,
@@ -36,6 +39,9 @@ if PRETRAINED:
             f"{FOLDER}/logs/pretrain.log",
         conda:
             "../envs/learning.yaml"
+        threads: cores_of("train", 1)
+        resources:
+            **needs("train"),
         params:
             settings=as_json(
                 settings.TrainSettings,
@@ -64,6 +70,9 @@ rule train:
         f"{FOLDER}/logs/round-{{round}}/train.log",
     conda:
         "../envs/learning.yaml"
+    threads: cores_of("train", 1)
+    resources:
+        **needs("train"),
     params:
         settings=as_json(
             settings.TrainSettings,

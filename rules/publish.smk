@@ -16,6 +16,8 @@ rule report:
         f"{FOLDER}/logs/round-{{round}}/report.log",
     conda:
         "../envs/hullforge.yaml"
+    resources:
+        **needs("tables"),
     params:
         campaign=CAMPAIGN.campaign,
         engine=CAMPAIGN.engine.name,
@@ -41,6 +43,8 @@ rule seal:
         f"{FOLDER}/logs/round-{{round}}/seal.log",
     conda:
         "../envs/hullforge.yaml"
+    resources:
+        **needs("tables"),
     params:
         folder=lambda w, output: os.path.dirname(output[0]),
         campaign=lambda w, input: os.path.dirname(input.prototypes),
@@ -58,6 +62,8 @@ rule publish:
         f"{FOLDER}/logs/release-{{version}}.log",
     conda:
         "../envs/hullforge.yaml"
+    resources:
+        **needs("tables"),
     params:
         settings=published_config(),
         rounds=expand(f"{FOLDER}/round-{{round}}", round=ROUNDS),

@@ -4,6 +4,8 @@ Comes in: a campaign. Goes out: nothing, or one error that says which key, what 
 Cheap enough to run at every start: nothing here imports what computes.
 """
 
+from collections.abc import Sequence
+
 from hullforge.config import Campaign, PrototypesSettings
 from hullforge.dft import protocol as protocols
 from hullforge.dft.engines import base
@@ -12,6 +14,9 @@ from hullforge.store import seal
 from hullforge.store.structures import NUMBERS
 from hullforge.thermo import corrections, known
 from hullforge.thermo.corrections import Scheme
+
+#: What stands in the cluster's profile where the user has to fill in something.
+CHANGE_ME = "CHANGE_ME"
 
 
 def check_config(campaign: Campaign) -> None:
@@ -194,3 +199,13 @@ def remarks(campaign: Campaign) -> list[str]:
         *(f"note: {note}" for note in notes),
         *vasp_cost.render(vasp_cost.estimate(campaign)).splitlines(),
     ]
+
+
+def check_profile(default_resources: Sequence[str]) -> None:
+    """Check that a cluster's profile was filled in; `default_resources` are Snakemake's, as name=value."""
+    left = [word.partition("=")[0] for word in default_resources if CHANGE_ME in word]
+    if left:
+        raise ConfigError(
+            f"profiles/slurm/config.v9+.yaml: {' and '.join(left)}: {CHANGE_ME} is still there; fill in what your cluster"
+            " knows (sacctmgr show associations user=$USER; sinfo), or see docs/cluster.md for clusters without accounts"
+        )

@@ -16,6 +16,8 @@ from hullforge.config_release import Curation as Curation
 from hullforge.config_release import Release as Release
 from hullforge.config_release import Split as Split
 from hullforge.config_release import with_version as with_version
+from hullforge.config_resources import Resources as Resources
+from hullforge.config_resources import StageResources as StageResources
 from hullforge.config_training import Pretraining as Pretraining
 from hullforge.config_training import Share
 from hullforge.config_training import Training as Training
@@ -179,7 +181,9 @@ class Execution(Section):
         description="auto: NCORE and KPAR are chosen from cores and k-points; none: they are not written",
     )
     scratch: Path | None = Field(
-        None, description="folder on a fast disk where calculations run; empty: where they are kept"
+        None,
+        description="folder on a fast disk where calculations run, such as $TMPDIR (variables are those of the job); empty:"
+        " where they are kept",
     )
     environment: dict[str, str] = Field(
         {}, description="variables set for the program, such as OMP_NUM_THREADS"
@@ -348,6 +352,7 @@ class Campaign(Section):
     engine: Engine = Field(description=Engine.__doc__ or "")
     limits: Limits = Field(Limits(), description=Limits.__doc__ or "")
     execution: Execution = Field(Execution(), description=Execution.__doc__ or "")
+    resources: Resources = Field(Resources(), description=Resources.__doc__ or "")
     protocol: str = Field(description="name of a protocol that hullforge carries, or path of a protocol file")
     functionals: tuple[str, ...] = Field(
         ("PBE", "PBEsol", "SCAN"),

@@ -23,7 +23,7 @@ from hullforge.thermo import corrections
 _TEMPLATES = Path(__file__).parent / "templates"
 
 #: Sections of the configuration that change no result, only where it lies and what it may cost.
-_MACHINE = ("output", "limits", "execution")
+_MACHINE = ("output", "limits", "execution", "resources")
 
 
 def dataset(
