@@ -79,6 +79,56 @@ def test_a_single_changed_number_is_found_with_its_column(releases, tmp_path):
     assert moved.after - moved.before == pytest.approx(0.25)
 
 
+def edited_hull(release, out, **changes):
+    """A copy of the release, in which functions change columns of the hull."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shutil.copytree(release, out)
+    path = out / "data/hull/PBE.parquet"
+    table = pq.read_table(path)
+    for name, change in changes.items():
+        i = table.schema.get_field_index(name)
+        values = [change(v) for v in table[name].to_pylist()]
+        table = table.set_column(i, table.schema.field(i), pa.array(values, table.schema.field(i).type))
+    pq.write_table(table, path)
+    return out
+
+
+def test_another_number_of_the_hull_and_rounding_change_no_row(releases, tmp_path, capsys):
+    other = edited_hull(
+        releases[0],
+        tmp_path / "copy",
+        hull_version=lambda v: v + 1,
+        e_above_hull=lambda v: v and v + 1e-12,
+        chemical_potentials=lambda v: v and [x - 1e-12 for x in v],
+    )
+    found = diff.diff(releases[0], other)
+    (change,) = found.tables
+    assert not change.changed
+    assert change.renumbered > 0
+    assert not found.moved
+    assert cli.main(["diff", str(releases[0]), str(other)]) == 1
+    assert f"only the hull's number: {change.renumbered} rows" in capsys.readouterr().out
+
+
+def test_phases_that_leave_the_hull_are_told_whatever_their_distance(releases, tmp_path):
+    other = edited_hull(releases[0], tmp_path / "copy", is_on_hull=lambda _: False)
+    found = diff.diff(releases[0], other)
+    assert {m.fate for m in found.moved} == {"left the hull"}
+    assert len(found.moved) == len(found.tables[0].changed) > 0
+
+
+def test_rows_of_a_file_that_only_one_release_has_are_named(releases, tmp_path):
+    shutil.copytree(releases[0], tmp_path / "copy")
+    (tmp_path / "copy" / "data/frames/SCAN.parquet").unlink()
+    found = diff.diff(tmp_path / "copy", releases[0])
+    assert found.files_added == ["data/frames/SCAN.parquet"]
+    (change,) = found.tables
+    assert change.added
+    assert not change.removed
+
+
 def test_a_folder_that_is_no_release_is_one_clear_error(releases, tmp_path):
     with pytest.raises(TableError, match="not a release"):
         diff.diff(releases[0], tmp_path)

@@ -1,9 +1,10 @@
 """What changed between two releases: `hullforge diff`.
 
 Comes in: the folders of two releases. Goes out: a `Difference`: files and rows added, removed and changed (with the
-columns), hull distances that moved, keys of configuration and data set row. Row groups are read one at a time; of
-each row of the older release a hash of every column is kept, about 250 bytes a row. Changes nothing, and trusts no
-checksum: `hullforge verify` is for those.
+columns), hull distances that moved, keys of configuration and data set row. Every hull carries its number, so that
+rows of hulls are compared without it and their floats within rounding; how many differ in nothing else is told apart.
+Row groups are read one at a time; of each row of the older release a hash of every column is kept, about 250 bytes a
+row. Changes nothing, and trusts no checksum: `hullforge verify` is for those.
 """
 
 import hashlib
@@ -15,34 +16,47 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hullforge.errors import TableError
 from hullforge.release import layout
 
+#: Largest difference of two energies of a hull that is rounding, eV/atom: that of `is_on_hull`.
+ROUNDING = 1e-8
 _WIDTH = 8
 _LISTED = 10
 
 
 @dataclass
 class FileChange:
-    """Rows of one table file; `columns`: how many changed rows differ in each column."""
+    """Rows of one table file.
+
+    `changed`: of each row that changed the columns that differ; `columns`: in how many rows each does;
+    `renumbered`: rows of a hull that differ in nothing but its number, or by rounding.
+    """
 
     path: str
     added: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
+    changed: dict[str, list[str]] = field(default_factory=dict)
     columns: dict[str, int] = field(default_factory=dict)
+    renumbered: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether a row came, went or changed."""
+        return bool(self.added or self.removed or self.changed or self.renumbered)
 
 
 @dataclass
 class Moved:
-    """One distance to the hull that moved, eV/atom; None where the release has none."""
+    """One distance to the hull that moved, eV/atom, None where the release has none; `fate`: what that means."""
 
     path: str
     calculation_id: str
     before: float | None
     after: float | None
+    fate: str = ""
 
 
 @dataclass
@@ -76,19 +90,18 @@ class Difference:
                 f"{'rows':<{wide}} {'added':>8} {'removed':>8} {'changed':>8}  columns that changed",
             ]
             lines += [
-                f"{t.path:<{wide}} {len(t.added):>8} {len(t.removed):>8} {len(t.changed):>8}  "
-                + ", ".join(f"{name} ({n})" for name, n in sorted(t.columns.items()))
+                f"{t.path:<{wide}} {len(t.added):>8} {len(t.removed):>8} {len(t.changed):>8}  {told(t)}".rstrip()
                 for t in self.tables
             ]
         if self.moved:
             lines += ["", f"{len(self.moved)} distances to the hull moved (eV/atom), the largest first:"]
             lines += [
-                f"  {m.calculation_id}  {_number(m.before)} -> {_number(m.after)}  {m.path}"
-                for m in sorted(self.moved, key=_size)[:_LISTED]
+                f"  {m.calculation_id}  {number(m.before)} -> {number(m.after)}  {m.path}  {m.fate}".rstrip()
+                for m in sorted(self.moved, key=size)[:_LISTED]
             ]
         if self.keys:
             lines += ["", "keys:"]
-            lines += [f"  {key}: {_short(a)} -> {_short(b)}" for key, (a, b) in sorted(self.keys.items())]
+            lines += [f"  {key}: {short(a)} -> {short(b)}" for key, (a, b) in sorted(self.keys.items())]
         return "\n".join(lines if self else [*lines, "no difference"])
 
 
@@ -98,51 +111,128 @@ def diff(before: Path, after: Path) -> Difference:
     for folder in folders:
         if not (folder / layout.DATASET).is_file():
             raise TableError(f"{folder}: not a release, it has no {layout.DATASET}")
-    a, b = ({name for name in layout.files(folder) if name.endswith(".parquet")} for folder in folders)
-    keys: dict[str, tuple[Any, Any]] = {}
-    versions = []
+    a, b = (set(layout.tables(folder)) for folder in folders)
+    changes, moved = rows(*folders)
+    return Difference(
+        (version(folders[0]), version(folders[1])),
+        sorted(b - a),
+        sorted(a - b),
+        changes,
+        moved,
+        keys(*folders),
+    )
+
+
+def version(folder: Path) -> str:
+    """Version of a release, from its data set row."""
+    return str(_keys(folder / layout.DATASET).get("version"))
+
+
+def keys(before: Path, after: Path) -> dict[str, tuple[Any, Any]]:
+    """Values before and after of the keys of configuration and data set row that differ."""
+    found: dict[str, tuple[Any, Any]] = {}
     for name in (layout.CONFIG, layout.DATASET):
-        old, new = (_keys(folder / name) for folder in folders)
-        keys |= {
+        old, new = (_keys(folder / name) for folder in (before, after))
+        found |= {
             f"{name} {key}": (old.get(key), new.get(key))
             for key in old.keys() | new.keys()
             if old.get(key) != new.get(key)
         }
-        versions = [str(side.get("version")) for side in (old, new)]
-    tables, moved = [], []
-    for path in sorted(a & b):
-        if layout.sha256(folders[0] / path) == layout.sha256(folders[1] / path):
+    return found
+
+
+def rows(before: Path, after: Path) -> tuple[list[FileChange], list[Moved]]:
+    """Compare the tables of two folders, row by row; the list of changes itself, different each time, is left out."""
+    changes, moved = [], []
+    a, b = (set(layout.tables(folder)) for folder in (before, after))
+    for path in sorted((a | b) - {layout.table("changes")}):
+        old, new = (folder / path if path in names else None for folder, names in ((before, a), (after, b)))
+        if old and new and layout.sha256(old) == layout.sha256(new):
             continue
-        change = _rows(folders[0] / path, folders[1] / path, path)
-        if change.added or change.removed or change.changed:
-            tables.append(change)
-        if path.startswith("data/hull/"):
-            moved += _moved(folders[0] / path, folders[1] / path, path)
-    return Difference((versions[0], versions[1]), sorted(b - a), sorted(a - b), tables, moved, keys)
+        change = _rows(old, new, path)
+        if change:
+            changes.append(change)
+        if old and new and path.startswith("data/hull/"):
+            moved += _moved(old, new, path)
+    return changes, moved
 
 
-def _rows(before: Path, after: Path, path: str) -> FileChange:
+def told(change: FileChange) -> str:
+    """Say which columns changed in how many rows."""
+    words = [f"{name} ({n})" for name, n in sorted(change.columns.items())]
+    if change.renumbered:
+        words.append(f"only the hull's number: {change.renumbered} rows")
+    return ", ".join(words)
+
+
+def _rows(before: Path | None, after: Path | None, path: str) -> FileChange:
+    """Compare two files of one table; one that is missing has no rows."""
     parts = path.removesuffix(".parquet").split("/")
     key = layout.KEYS.get(parts[1])
     if key is None:
         raise TableError(f"{path}: a table that this version of hullforge does not know")
     change = FileChange(path)
-    names: list[list[str]] = [sorted(_open(file).schema_arrow.names) for file in (before, after)]
+    names = [_open(file).schema_arrow.names if file else [] for file in (before, after)]
     columns = sorted({*names[0]} | {*names[1]})
-    old = dict(_hashes(before, key, columns, path))
-    count: Counter[str] = Counter()
-    for name, hashes in _hashes(after, key, columns, path):
+    old = dict(_hashes(before, key, columns, path)) if before else {}
+    for name, hashes in _hashes(after, key, columns, path) if after else ():
         known = old.pop(name, None)
         if known is None:
             change.added.append(name)
         elif known != hashes:
-            change.changed.append(name)
-            for i, column in enumerate(columns):
-                part = slice(i * _WIDTH, (i + 1) * _WIDTH)
-                count[column] += known[part] != hashes[part]
+            parts_of = (slice(i * _WIDTH, (i + 1) * _WIDTH) for i in range(len(columns)))
+            change.changed[name] = [
+                c for c, part in zip(columns, parts_of, strict=True) if known[part] != hashes[part]
+            ]
     change.removed = sorted(old)
-    change.columns = {column: n for column, n in sorted(count.items()) if n}
+    if before and after and parts[1] == "hull":
+        _without_rounding(change, before, after)
+    change.columns = dict(sorted(Counter(c for found in change.changed.values() for c in found).items()))
     return change
+
+
+def _without_rounding(change: FileChange, before: Path, after: Path) -> None:
+    """Take the hull's number, and what differs by rounding, out of the changed rows of a hull."""
+    wanted = {c for found in change.changed.values() for c in found} - {"hull_version"}
+    wanted &= set(_open(before).schema_arrow.names) & set(_open(after).schema_arrow.names)
+    old, new = (
+        ({}, {})
+        if not wanted
+        else (read(file, "calculation_id", set(change.changed), sorted(wanted)) for file in (before, after))
+    )
+    changed = {}
+    for name, found in change.changed.items():
+        real = [
+            c
+            for c in found
+            if c != "hull_version" and (c not in wanted or not _close(old[name][c], new[name][c]))
+        ]
+        if real:
+            changed[name] = real
+    change.renumbered = len(change.changed) - len(changed)
+    change.changed = changed
+
+
+def read(file: Path, key: str, ids: set[str], columns: list[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Give the rows with these ids, by id; a batch is read at a time."""
+    found = {}
+    value_set = pa.array(sorted(ids), pa.string())
+    names = None if columns is None else [key, *columns]
+    for batch in _open(file).iter_batches(batch_size=4096, columns=names):
+        for row in batch.filter(pc.is_in(batch.column(key), value_set=value_set)).to_pylist():
+            found[row[key]] = row
+    return found
+
+
+def _close(a: Any, b: Any) -> bool:
+    """Whether two values are the same but for the rounding of floats in them."""
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= ROUNDING
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_close, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_close(a[k], b[k]) for k in a)
+    return bool(a == b)
 
 
 def _hashes(file: Path, key: tuple[str, ...], columns: list[str], path: str) -> Iterator[tuple[str, bytes]]:
@@ -156,11 +246,12 @@ def _hashes(file: Path, key: tuple[str, ...], columns: list[str], path: str) -> 
         for row in range(batch.num_rows):
             yield (
                 " ".join(str(values[name][row]) for name in key),
-                b"".join(_hash(repr(values[c][row]) if c in values else "(absent)") for c in columns),
+                b"".join(hashed(repr(values[c][row]) if c in values else "(absent)") for c in columns),
             )
 
 
-def _hash(text: str) -> bytes:
+def hashed(text: str) -> bytes:
+    """Give the hash of a value's text by which values are compared."""
     return hashlib.blake2b(text.encode(), digest_size=_WIDTH).digest()
 
 
@@ -172,15 +263,26 @@ def _open(file: Path) -> pq.ParquetFile:
 
 
 def _moved(before: Path, after: Path, path: str) -> list[Moved]:
-    """Distances of the calculations that are in both hulls, where they differ by a bit or more."""
-    old, new = (
-        {row["calculation_id"]: row["e_above_hull"] for row in _distances(f)} for f in (before, after)
-    )
-    return [Moved(path, i, old[i], new[i]) for i in sorted(old.keys() & new.keys()) if old[i] != new[i]]
+    """Distances of the calculations that are in both hulls, where they differ beyond rounding or leave or reach the hull."""
+    old, new = ({row["calculation_id"]: row for row in _distances(f)} for f in (before, after))
+    found = []
+    for name in sorted(old.keys() & new.keys()):
+        a, b = old[name], new[name]
+        fate = {(True, False): "left the hull", (False, True): "reached the hull"}.get(
+            (bool(a["is_on_hull"]), bool(b["is_on_hull"])), ""
+        )
+        if fate or not _close(a["e_above_hull"], b["e_above_hull"]):
+            found.append(Moved(path, name, a["e_above_hull"], b["e_above_hull"], fate))
+    return found
 
 
 def _distances(file: Path) -> list[dict[str, Any]]:
-    return _open(file).read(columns=["calculation_id", "e_above_hull"]).to_pylist()
+    source = _open(file)
+    wanted = ["calculation_id", "e_above_hull", "is_on_hull"]
+    missing = [name for name in wanted if name not in source.schema_arrow.names]
+    if missing:
+        raise TableError(f"{file}: has no column {missing[0]}")
+    return source.read(columns=wanted).to_pylist()
 
 
 def _keys(path: Path) -> dict[str, Any]:
@@ -200,16 +302,18 @@ def _flat(data: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, data
 
 
-def _size(m: Moved) -> tuple[bool, float, str]:
+def size(m: Moved) -> tuple[bool, float, str]:
     """Order of distances: those that came or went first, then by how far they moved."""
     both = m.before is not None and m.after is not None
     return both, -abs((m.after or 0) - (m.before or 0)), m.calculation_id
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Give a distance for people."""
     return "none" if value is None else f"{value:.6f}"
 
 
-def _short(value: Any, most: int = 60) -> str:
+def short(value: Any, most: int = 60) -> str:
+    """Give a value of a key in at most so many characters."""
     text = json.dumps(value)
     return text if len(text) <= most else f"{text[:most]}..."
