@@ -62,6 +62,12 @@ def check_config(campaign: Campaign) -> None:
 
 def _check_inputs(campaign: Campaign) -> None:
     """Check that the tables which the configuration names are there, and may be named together."""
+    previous = campaign.release.previous_folder(campaign.folder / "release")
+    if previous is not None and not (previous / "SHA256SUMS").is_file():
+        raise ConfigError(
+            f"key 'release.previous': {previous} is no complete release (it has no SHA256SUMS); allowed are a version of"
+            " this campaign and the path of a release folder"
+        )
     for key, path in (
         ("engine.table", campaign.engine.table),
         ("candidates", campaign.candidates),

@@ -217,7 +217,7 @@ def _summary(a: argparse.Namespace) -> int:
 def _verify(a: argparse.Namespace) -> int:
     from hullforge.release import verify
 
-    problems = verify.verify(a.folder)
+    problems = verify.verify(a.folder, a.previous)
     for problem in problems:
         print(problem)
     print(f"{a.folder}: {'verified, no problem found' if not problems else f'{len(problems)} problems'}")
@@ -322,6 +322,7 @@ def _parser() -> argparse.ArgumentParser:
         "hullforge verify results/laptop/release/2026.1",
     )
     sub.add_argument("folder", type=Path, help="folder of a release, or of a campaign")
+    sub.add_argument("--previous", type=Path, help="the release before: check also what changed since")
     sub = user(
         "schema", _schema, "print the schema of the configuration or the data dictionary", "hullforge schema"
     )

@@ -6,6 +6,7 @@ where all others take it from. Every rule of the curation is a key here, and nul
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -13,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from hullforge.sections import Section
 
 Positive = Annotated[float, Field(gt=0)]
+_VERSION = r"\d{4}\.\d+"
 
 
 class Creator(Section):
@@ -148,8 +150,14 @@ class Release(Section):
 
     version: str = Field(
         "2026.1",
-        pattern=r"^\d{4}\.\d+$",
+        pattern=f"^{_VERSION}$",
         description="year and number; text, 2026.10 is not 2026.1: quote it",
+    )
+    previous: str | None = Field(
+        None,
+        min_length=1,
+        description="the release before this one, whose ids stay what they are: a version in the same folder, quoted,"
+        " or the path of a release folder; null: this is the first one",
     )
     title: str = Field("A hullforge data set", description="title of the data set")
     authors: tuple[str, ...] = Field((), description="authors of the data set, plain names; or give creators")
@@ -171,6 +179,19 @@ class Release(Section):
         return value
 
     @model_validator(mode="after")
+    def _previous_is_earlier(self) -> Self:
+        version = self.previous is not None and re.fullmatch(_VERSION, self.previous)
+        if version and ordered(version[0]) >= ordered(self.version):
+            raise ValueError(f"previous: {self.previous} does not come before version {self.version}")
+        return self
+
+    def previous_folder(self, releases: Path) -> Path | None:
+        """Folder of the previous release; a version lies in `releases`, the folder of this campaign's releases."""
+        if self.previous is None:
+            return None
+        return releases / self.previous if re.fullmatch(_VERSION, self.previous) else Path(self.previous)
+
+    @model_validator(mode="after")
     def _authors_once(self) -> Self:
         if self.authors and self.creators:
             raise ValueError("authors and creators are two ways to say the same; give one of them")
@@ -182,17 +203,26 @@ class Release(Section):
         return self.authors or tuple(creator.display for creator in self.creators)
 
 
+def ordered(version: str) -> tuple[int, ...]:
+    """Give year and number of a version, by which versions are ordered: 2026.10 comes after 2026.9."""
+    return tuple(int(part) for part in version.split("."))
+
+
+def is_earlier(name: str, version: tuple[int, ...]) -> bool:
+    """Whether `name`, of a folder, is a version before this one."""
+    return bool(re.fullmatch(_VERSION, name)) and ordered(name) < version
+
+
 def with_version(data: Mapping[str, Any], arguments: Iterable[str]) -> dict[str, Any]:
-    """Give the configuration `data` with `version`, if it stands on the command line, as `release.version`.
+    """Give the configuration `data` with `version` and `previous` of the command line as keys of `release`.
 
     `arguments`: the words after Snakemake's `--config`. They have the text; in `data` it is a number by now, and
-    2026.10 the same as 2026.1. A `version` in a configuration file stays where it is, an unknown key.
+    2026.10 the same as 2026.1. Such a key at the top of a configuration file stays where it is, an unknown key.
     """
-    given = [text for key, _, text in (word.partition("=") for word in arguments) if key.strip() == "version"]
-    if not given:
-        return dict(data)
-    rest = {key: value for key, value in data.items() if key != "version"}
+    pairs = [(key.strip(), text) for key, _, text in (word.partition("=") for word in arguments)]
+    given = {key: text.strip().strip("\"'") for key, text in pairs if key in ("version", "previous")}
+    rest = {key: value for key, value in data.items() if key not in given}
     release = rest.get("release") or {}
-    if isinstance(release, Mapping):  # what is no mapping is refused later, in words
-        rest["release"] = {**release, "version": given[-1].strip().strip("\"'")}
+    if given and isinstance(release, Mapping):  # what is no mapping is refused later, in words
+        rest["release"] = {**release, **given}
     return rest

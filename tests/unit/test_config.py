@@ -137,6 +137,12 @@ def test_a_version_of_the_command_line_stays_text(arguments, version):
     assert (release.title, release.version) == ("T", version)
 
 
+def test_the_previous_version_of_the_command_line_stays_text():
+    arguments = ["version=2026.20", "previous=2026.10"]
+    release = load(with_version({**GOOD, "version": 2026.2, "previous": 2026.1}, arguments)).release
+    assert (release.version, release.previous) == ("2026.20", "2026.10")
+
+
 def test_a_version_at_the_top_of_a_file_is_an_unknown_key():
     with pytest.raises(ConfigError, match="unknown key 'version'"):
         load(with_version({**GOOD, "version": "2026.1"}, []))

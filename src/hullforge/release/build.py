@@ -6,6 +6,7 @@ give the same bytes: rows are sorted, and no clock, host name, path or cost goes
 or not at all, and one that is complete is never replaced by another of the same version.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -18,14 +19,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hullforge import documents
+from hullforge import config_release, documents
 from hullforge.config import Campaign
 from hullforge.crystals.matching import space_group_number
 from hullforge.errors import SealError, TableError
-from hullforge.release import card, citation, croissant, curate, extxyz, layout, logical, properties
+from hullforge.release import (
+    card,
+    changes,
+    citation,
+    croissant,
+    curate,
+    diff,
+    extxyz,
+    layout,
+    logical,
+    properties,
+)
 from hullforge.store import atomic, streams, tables
 from hullforge.store.structures import atoms_from_row
 from hullforge.thermo import corrections, place
+
+_log = logging.getLogger(__name__)
 
 #: Rows that are Python objects at once.
 _BATCH = 2048
@@ -33,6 +47,8 @@ _BATCH = 2048
 
 def run(campaign: Campaign, rounds: Sequence[Path], out: Path) -> None:
     """Build the release of `rounds`, the folders of the sealed rounds in any order, in the folder `out`.
+
+    The release before it, if `release.previous` is a version, is looked for beside `out`.
 
     A folder without checksums at `out` is a leftover and is replaced; a complete release with other content is
     not: `SealError` asks for a new version.
@@ -43,7 +59,9 @@ def run(campaign: Campaign, rounds: Sequence[Path], out: Path) -> None:
         shutil.rmtree(leftover)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
     try:
-        _write(campaign, sorted(rounds), folder)
+        previous = campaign.release.previous_folder(out.parent)
+        _remind(campaign, out.parent)
+        _write(campaign, sorted(rounds), folder, previous)
         _open_to_others(folder)
         atomic.write_text(folder / layout.SUMS, layout.sums(folder))
         _publish(folder, out)
@@ -51,10 +69,27 @@ def run(campaign: Campaign, rounds: Sequence[Path], out: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
+def _remind(campaign: Campaign, releases: Path) -> None:
+    """Say so where earlier versions lie beside the release and it names none: which one it follows is the user's word."""
+    version = config_release.ordered(campaign.release.version)
+    found = [p.parent.name for p in releases.glob(f"[0-9]*/{layout.SUMS}")]
+    earlier = sorted((v for v in found if config_release.is_earlier(v, version)), key=config_release.ordered)
+    if earlier and campaign.release.previous is None:
+        _log.warning(
+            "release.previous names no release, so that %s will not say what changed; the latest earlier version here"
+            " is %s: snakemake release --config version=%s previous=%s",
+            layout.CHANGES,
+            earlier[-1],
+            campaign.release.version,
+            earlier[-1],
+        )
+
+
+def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path, previous: Path | None) -> None:
     """Write everything but the checksums."""
     if not rounds:
         raise TableError("a release needs at least one sealed round")
+    before = changes.identity(previous)
     last, functionals = rounds[-1], campaign.functionals
     hulls = corrections.hulls(functionals, campaign.hull.corrections)
     whole = {
@@ -97,9 +132,17 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path) -> None:
         finals = with_distances(calculations[functional], hull)
         extxyz.write(folder / layout.extxyz("structures", functional), finals, extxyz.STRUCTURE_INFO)
     frames = _write_frames(campaign, rounds, folder, calculations)
-    dataset = card.dataset(campaign, len(rounds), calculations, whole, frames)
+    version = campaign.release.version
+    found = changes.since(previous, folder, version, functionals) if previous else None
+    whole["changes"] = tables.from_rows("changes", found.rows if found else [])
+    tables.write(folder / layout.table("changes"), "changes", whole["changes"])
+    dataset = card.dataset(campaign, len(rounds), calculations, whole, frames) | {"previous": before}
     atomic.write_json(folder / layout.CONFIG, card.published_config(campaign))
     atomic.write_json(folder / layout.DATASET, dataset)
+    differing = diff.keys(previous, folder) if previous else {}
+    atomic.write_text(
+        folder / layout.CHANGES, changes.text(found, differing, campaign.release.title, version)
+    )
     atomic.write_text(folder / layout.PROPERTIES, properties.text())
     atomic.write_text(folder / layout.LOGICAL, logical.text(folder, layout.tables(folder)))
     atomic.write_text(folder / layout.DICTIONARY, documents.dictionary())

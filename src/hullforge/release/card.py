@@ -122,6 +122,8 @@ def published_config(campaign: Campaign) -> dict[str, Any]:
             arguments[key] = PurePath(value).name
     if data["candidates"] is not None:
         data["candidates"] = PurePath(data["candidates"]).name
+    if data["release"]["previous"] is not None:
+        data["release"]["previous"] = PurePath(data["release"]["previous"]).name
     return data
 
 

@@ -19,12 +19,13 @@ DATASET, CONFIG, CARD, DICTIONARY, LICENSE = (
     "LICENSE",
 )
 PROPERTIES = "property_definitions.json"
+CHANGES = "CHANGES.md"
 CITATION = "CITATION.cff"
 DATACITE, ZENODO = "datacite.json", ".zenodo.json"
 CROISSANT = "croissant.json"
 
 #: Tables with one file, and tables with one file per functional.
-WHOLE = ("structures", "failures", "elemental_references", "prototypes", "selection", "rejections")
+WHOLE = ("structures", "failures", "elemental_references", "prototypes", "selection", "rejections", "changes")
 BY_FUNCTIONAL = ("calculations", "frames", "hull", "properties", "known_phases")
 #: Of these, what only a campaign with phases known beforehand has.
 OPTIONAL = ("known_phases",)
@@ -34,7 +35,7 @@ KEYS = {
     "frames": ("frame_id",), "hull": ("calculation_id",), "prototypes": ("prototype_id",),
     "selection": ("candidate_id",), "known_phases": ("phase_id",), "properties": ("calculation_id",),
     "elemental_references": ("functional", "correction_scheme", "element"),
-    "rejections": ("frame_id",),
+    "rejections": ("frame_id",), "changes": ("table", "id"),
 }  # fmt: skip
 
 

@@ -18,18 +18,25 @@ import pyarrow.compute as pc
 
 from hullforge.config import Curation
 from hullforge.errors import HullforgeError
-from hullforge.release import card, curate, extxyz, layout, logical, properties, verify_extxyz
+from hullforge.release import (
+    card,
+    curate,
+    extxyz,
+    layout,
+    logical,
+    properties,
+    verify_changes,
+    verify_extxyz,
+    verify_rows,
+)
 from hullforge.release.build import with_distances
-from hullforge.store import ids, tables
+from hullforge.release.verify_rows import TOLERANCE
+from hullforge.store import tables
 from hullforge.store.schema import TABLES
 from hullforge.store.vocabulary import RejectionReason
 from hullforge.thermo import corrections, place
 from hullforge.thermo.known import Phase
 
-#: Largest difference of a recomputed energy, eV/atom.
-TOLERANCE = 1e-9
-#: The same where phases with a share below 1e-9 were left out.
-_SHARES = 1e-7
 #: Columns whose values are unique within each file.
 _UNIQUE = {
     "structures": "structure_id", "calculations": "calculation_id", "failures": "calculation_id",
@@ -41,14 +48,21 @@ _LISTED = 5
 Row = Mapping[str, Any]
 
 
-def verify(folder: Path) -> list[str]:
-    """Give the problems of a release folder or of a campaign folder, empty when there are none."""
+def verify(folder: Path, previous: Path | None = None) -> list[str]:
+    """Give the problems of a release folder or of a campaign folder, empty when there are none.
+
+    `previous`: the release before that of `folder`, against which what changed is checked, too. The releases of a
+    campaign's folder are checked against one another.
+    """
     folder = Path(folder)
     if (folder / "campaign.json").is_file():
+        if previous is not None:
+            return [f"{folder}: a campaign, whose releases name the ones before themselves; give one release"]
         return _campaign(folder)
     if not any((folder / name).exists() for name in (layout.SUMS, layout.DATASET, "data")):
         return [f"{folder}: neither a release (no {layout.SUMS}) nor a campaign (no campaign.json)"]
-    return [*_checksums(folder), *_Content(folder).problems(), *_logical(folder)]
+    changed = verify_changes.problems(folder, previous)
+    return [*_checksums(folder), *_Content(folder).problems(), *changed, *_logical(folder)]
 
 
 def _campaign(folder: Path) -> list[str]:
@@ -56,7 +70,8 @@ def _campaign(folder: Path) -> list[str]:
 
     problems = list(seal.check(folder))
     for release in sorted(path for path in folder.glob("release/*") if path.is_dir() and path.name[0] != "."):
-        problems += [f"release/{release.name}: {problem}" for problem in verify(release)]
+        found = verify(release, verify_changes.beside(release))
+        problems += [f"release/{release.name}: {problem}" for problem in found]
     return problems
 
 
@@ -340,13 +355,15 @@ class _Content:
             self._report(path, (f"{key} {row[key]}: {problem}" for row in rows for problem in check(row)))
 
     def _calculations(self, functional: str) -> None:
-        self._each(layout.table("calculations", functional), _calculation_problems, "calculation_id")
+        self._each(
+            layout.table("calculations", functional), verify_rows.calculation_problems, "calculation_id"
+        )
 
     def _frames(self, functional: str) -> None:
-        self._each(layout.table("frames", functional), _frame_problems, "frame_id")
+        self._each(layout.table("frames", functional), verify_rows.frame_problems, "frame_id")
 
     def _structures(self) -> None:
-        self._each(layout.table("structures"), _geometry_problems, "structure_id")
+        self._each(layout.table("structures"), verify_rows.geometry_problems, "structure_id")
 
     def _properties(self) -> None:
         """Compute the properties again from calculations and hulls, and compare."""
@@ -407,17 +424,19 @@ class _Content:
         strangers = sorted(set(published) - set(recomputed))
         self._report(path, (f"calculation {c} does not belong into the hull" for c in strangers))
         common = [c for c in published if c in recomputed]
-        self._report(path, (p for c in common for p in _hull_problems(published[c], recomputed[c])))
+        self._report(
+            path, (p for c in common for p in verify_rows.hull_problems(published[c], recomputed[c]))
+        )
         formation = {c: row["formation_energy_per_atom"] for c, row in published.items()}
         formation |= {row["phase_id"]: row["formation_energy_per_atom"] for row in known}
-        self._each(path, lambda row: _proof_problems(row, formation), "calculation_id")
+        self._each(path, lambda row: verify_rows.proof_problems(row, formation), "calculation_id")
         recomputed_known = sorted(placed.known.to_pylist(), key=lambda row: row["phase_id"])
         self._report(
             known_path,
             (
                 p
                 for a, b in zip(known, recomputed_known, strict=True)
-                for p in _hull_problems(a, b, "phase_id")
+                for p in verify_rows.hull_problems(a, b, "phase_id")
             ),
         )
         given = [
@@ -458,85 +477,3 @@ class _Content:
 
 def _brief(row: Row) -> str:
     return ", ".join(f"{key} {value}" for key, value in row.items())
-
-
-def _geometry_problems(row: Row) -> Iterator[str]:
-    n = len(row["numbers"])
-    if len(row["positions"]) != n or row.get("nsites", n) != n:
-        yield f"{n} atomic numbers, {len(row['positions'])} positions"
-        return
-    if "structure_id" in row:
-        made = ids.structure_id(row["numbers"], row["cell"], row["positions"], row["pbc"])
-        if made != row["structure_id"]:
-            yield f"the geometry is not that of structure_id {row['structure_id']}"
-    for column, length in (("forces", n), ("magmoms", n)):
-        if row.get(column) is not None and len(row[column]) != length:
-            yield f"{n} atoms, {len(row[column])} {column}"
-    volume = abs(float(np.linalg.det(np.reshape(row["cell"], (3, 3)))))
-    if "volume" in row and abs(volume - row["volume"]) > 1e-6 * volume:
-        yield f"the cell's volume is {volume:g} angstrom^3, not {row['volume']:g}"
-
-
-def _frame_problems(row: Row) -> Iterator[str]:
-    yield from _geometry_problems(row)
-    if row["frame_id"] != f"{row['calculation_id']}-{row['step']}":
-        yield "frame_id is not made of calculation_id and step"
-
-
-def _calculation_problems(row: Row) -> Iterator[str]:
-    yield from _geometry_problems(row)
-    if abs(row["energy"] / len(row["numbers"]) - row["energy_per_atom"]) > TOLERANCE:
-        yield f"energy {row['energy']} eV is not {row['energy_per_atom']} eV/atom times {len(row['numbers'])} atoms"
-    made = ids.calculation_id(row["theory_id"], row["candidate_id"], row["parent_structure_id"])
-    if made != row["calculation_id"]:
-        yield "the id is not that of its theory, candidate and starting geometry"
-    if row["forces"] is not None and row["max_force"] is not None:
-        largest = float(np.linalg.norm(row["forces"], axis=1).max())
-        if abs(largest - row["max_force"]) > 1e-6:
-            yield f"the largest force is {largest:g} eV/angstrom, not {row['max_force']:g}"
-    if row["stress"] is not None and row["max_stress"] is not None:
-        largest = float(np.abs(row["stress"]).max())
-        if abs(largest - row["max_stress"]) > 1e-6:
-            yield f"the largest stress is {largest:g} eV/angstrom^3, not {row['max_stress']:g}"
-
-
-def _hull_problems(published: Row, recomputed: Row, key: str = "calculation_id") -> Iterator[str]:
-    name = f"{key} {published[key]}"
-    for column in (
-        "energy_per_atom",
-        "energy_correction_per_atom",
-        "formation_energy_per_atom",
-        "e_above_hull",
-    ):
-        if column not in recomputed:
-            continue
-        a, b = published[column], recomputed[column]
-        if (a is None) != (b is None) or (a is not None and not abs(a - b) <= TOLERANCE):
-            yield f"{name}: {column} is {a} eV/atom, the published energies give {b}"
-    for column in (
-        "hull_status",
-        "is_on_hull",
-        "theory_id",
-        "structure_id",
-        "round",
-        "chemical_formula_reduced",
-    ):
-        if column in recomputed and published[column] != recomputed[column]:
-            yield f"{name}: {column} is {published[column]}, it should be {recomputed[column]}"
-
-
-def _proof_problems(row: Row, formation: Mapping[str, float | None]) -> Iterator[str]:
-    """Check that decomposition and chemical potentials give the hull's energy at the row's composition."""
-    if row["e_above_hull"] is None or row["formation_energy_per_atom"] is None:
-        return
-    hull = row["formation_energy_per_atom"] - row["e_above_hull"]
-    phases = [(phase["fraction"], formation.get(phase["calculation_id"])) for phase in row["decomposition"]]
-    mixture = sum(share * energy for share, energy in phases if energy is not None)
-    if any(energy is None for _, energy in phases) or abs(sum(share for share, _ in phases) - 1) > _SHARES:
-        yield "its decomposition is not a mixture of placed phases with fractions that add up to 1"
-    elif abs(mixture - hull) > _SHARES:
-        yield f"its decomposition has {mixture} eV/atom, the hull there {hull}"
-    fractions = place.atomic_fractions([row["chemical_formula_reduced"]], row["elements"])[0]
-    potentials = row["chemical_potentials"] or []
-    if len(potentials) != len(fractions) or abs(float(fractions @ potentials) - hull) > _SHARES:
-        yield f"its chemical potentials do not give the hull's energy there, {hull} eV/atom"

@@ -337,6 +337,21 @@ TABLES: dict[str, Table] = {
             ),
         ),
         Table(
+            "changes",
+            "ids that came since the previous release, and all ids of earlier ones that are not in this one",
+            ("table", "change", "id"),
+            (
+                C("table", STR, "table that the id belongs to: structures, calculations, frames or prototypes"),
+                C("id", STR, "id"),
+                C("change", STR, "added, changed, superseded or withdrawn"),
+                C("version", STR, "version of the release in which that happened"),
+                C("superseded_by", STR, "calculation in its place", "", "none is"),
+                C("reason", STR, "code of the reason", "", "not known, or added"),
+                C("columns", many(STR), "columns that changed; of ids left out: columns and types that were hashed"),
+                C("hashes", many(STR), "of ids left out: a hash of each column, by which the id is known should it come back"),
+            ),
+        ),
+        Table(
             "failures",
             "one row per structure and functional without a converged result",
             ("functional", "chemsys", "chemical_formula_reduced", "calculation_id"),

@@ -180,6 +180,27 @@ class RejectionReason(Described):
     THINNED = "thinned", "the energy hardly differs from that of the step kept before it"
 
 
+class Change(Described):
+    """What became of an id between two releases."""
+
+    ADDED = "added", "not in the previous release"
+    CHANGED = "changed", "in both; only what follows from other rows or from settings differs"
+    SUPERSEDED = "superseded", "left out, for another calculation of the same candidate and theory"
+    WITHDRAWN = "withdrawn", "left out"
+
+
+class Withdrawal(Described):
+    """Why an id of an earlier release is not in this one, where no failure and no rejection says it."""
+
+    OTHER_CALCULATION = (
+        "other_calculation",
+        "another calculation of the same candidate and theory is in its place",
+    )
+    FUNCTIONAL_LEFT_OUT = "functional_left_out", "the release does not cover its functional any more"
+    CALCULATION_LEFT_OUT = "calculation_left_out", "its calculation is not in the release any more"
+    NO_CALCULATION = "no_calculation", "no calculation of the release has this geometry"
+
+
 class Side(Described):
     """What a frame is for."""
 
