@@ -9,7 +9,6 @@ import contextlib
 import gzip
 import io
 import logging
-import os
 import signal
 import sys
 import tarfile
@@ -27,7 +26,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from hullforge.config import DftSettings, Execution, Limits
-from hullforge.dft import rows
+from hullforge.dft import rows, workplace
+from hullforge.dft.allocation import Clock
 from hullforge.dft.calculation import (
     Context,
     Outcome,
@@ -57,10 +57,6 @@ LOG_TAIL = 20_000
 LOG_INTERVAL_S = 60.0
 #: Letters of a failure's message in the batch's notes.
 LONGEST_MESSAGE = 300
-#: Seconds before the end of an allocation at which everything that still runs is ended.
-LAST_MOMENT_S = 30.0
-#: Unix time at which SLURM ends the job.
-END_VARIABLE = "SLURM_JOB_END_TIME"
 
 
 def run(
@@ -92,6 +88,7 @@ def run(
 
     """
     context = Context.of(settings, work, limits, execution)
+    workplace.scratch(context.execution)
     clock = Clock.of(stop_after_s, limits.closing_s)
     todo = read_starts(context, starts, batch)
     label = f"{settings.functional} round {settings.round} batch {batch}"
@@ -141,32 +138,6 @@ def _table_name(path: Path) -> str:
             f"{path}: this is the table '{name}'; calculations start from one of {', '.join(STARTS)}"
         )
     return name
-
-
-class Clock:
-    """When nothing new may be started, and when everything must have ended (`time.time()`; None: never)."""
-
-    def __init__(self, closing: float | None = None, end: float | None = None) -> None:
-        self.closing, self.end = closing, end
-        #: Set by a signal.
-        self.asked = threading.Event()
-
-    @classmethod
-    def of(cls, stop_after_s: float | None, closing_s: float) -> Self:
-        """Take the earlier of `stop_after_s` from now and `closing_s` before the end of SLURM's job."""
-        text = os.environ.get(END_VARIABLE, "")
-        end = float(text) if text.isdigit() else None
-        times = [time.time() + stop_after_s] if stop_after_s is not None else []
-        times += [end - closing_s] if end is not None else []
-        return cls(min(times, default=None), end - LAST_MOMENT_S if end is not None else None)
-
-    def is_closing(self) -> bool:
-        """Whether it is time to start nothing more."""
-        return self.asked.is_set() or (self.closing is not None and time.time() >= self.closing)
-
-    def is_over(self) -> bool:
-        """Whether it is time to end what still runs."""
-        return self.end is not None and time.time() >= self.end
 
 
 def compute(
@@ -282,7 +253,10 @@ def _try(context: Context, start: Start) -> Outcome | None:
 def _wait(context: Context, start: Start) -> Outcome | None:
     timeout = lock_timeout(context.limits)
     with Lock.acquire(
-        context.folder(start), timeout, say=lambda text: tqdm.write(text, file=sys.stderr)
+        context.folder(start),
+        timeout,
+        say=lambda text: tqdm.write(text, file=sys.stderr),
+        look_up=lambda: _check_not_stopped(context),
     ) as lock:
         _check_not_stopped(context)
         return calculate(context, start, lock)

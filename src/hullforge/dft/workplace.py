@@ -6,14 +6,18 @@ written. A step of an engine that can't resume begins anew; nothing here decides
 """
 
 import contextlib
+import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hullforge.config import Execution
 from hullforge.dft.job import Attempt, StepRun
 from hullforge.dft.recovery import is_finite
 from hullforge.dft.step import Frame, Geometry, read_frames, read_input, write_input
+from hullforge.errors import EngineError
 from hullforge.store import journal
 
 if TYPE_CHECKING:
@@ -23,14 +27,30 @@ if TYPE_CHECKING:
 SAVED_FILE = "saved.json"
 
 
+def scratch(execution: Execution) -> Path | None:
+    """Give the folder on the scratch disk, with the job's own variables in it; None: calculations run where they are kept.
+
+    Raises `EngineError` for a variable that this job does not have, since its name would become a folder's.
+    """
+    if execution.scratch is None:
+        return None
+    text = os.path.expandvars(execution.scratch)
+    if "$" in text:
+        raise EngineError(
+            f"key 'execution.scratch': {execution.scratch} names a variable that is not set on {socket.gethostname()};"
+            " set it in the job, or name a folder"
+        )
+    return Path(text).expanduser()
+
+
 @contextlib.contextmanager
 def of(context: "Context", start: "Start", folder: Path) -> Iterator[Path]:
     """Give the folder to run in: `folder`, or one on the scratch disk that replaces it until the step ends."""
-    scratch = context.execution.scratch
-    if scratch is None or not context.engine.outputs:
+    disk = scratch(context.execution)
+    if disk is None or not context.engine.outputs:
         yield folder
         return
-    place = scratch / context.theory_id / start.calculation_id / folder.name
+    place = disk / context.theory_id / start.calculation_id / folder.name
     # What a killed runner left on this machine's scratch disk is newer than what was brought back.
     if not place.is_dir():
         place.mkdir(parents=True)

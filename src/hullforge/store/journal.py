@@ -67,14 +67,22 @@ class Lock:
         return lock
 
     @classmethod
-    def acquire(cls, folder: Path, timeout_s: float, say: Callable[[str], None] = lambda _: None) -> Self:
+    def acquire(
+        cls,
+        folder: Path,
+        timeout_s: float,
+        say: Callable[[str], None] = lambda _: None,
+        look_up: Callable[[], None] = lambda: None,
+    ) -> Self:
         """Lock `folder`, waiting at most `timeout_s`; ends an engine whose runner is dead (same machine only).
 
-        `say` gets one sentence when there is something to wait for. Raises `LockedError` after the time-out.
+        `say` gets one sentence when there is something to wait for; `look_up` is called again and again meanwhile, and
+        ends the waiting by raising. Raises `LockedError` after the time-out.
         """
         deadline = time.monotonic() + timeout_s
         told = False
         while (lock := cls.try_acquire(folder)) is None:
+            look_up()
             orphan = _orphan(folder)
             if orphan is not None:
                 say(f"{folder.name}: ending process {orphan}, left behind by a runner that was killed")
