@@ -4,7 +4,7 @@ A part of `hullforge.config`, which is where all others take it from.
 """
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,32 @@ class Prerelax(Section):
     )
     max_volume_ratio: float = Field(
         2.5, gt=1, description="larger final over starting volume counts as exploded"
+    )
+
+    isolated_cutoff: float = Field(
+        6.0, gt=0, description="an atom with no neighbour within this is isolated, which is refused, angstrom"
+    )
+    energy_window: tuple[float, float] | None = Field(
+        (-30.0, 30.0),
+        description="energies of the potential outside of this are its mistake, eV/atom; null: any",
+    )
+    symmetry: Literal["keep", "break"] = Field(
+        "keep",
+        description="keep: the prototype's; break: rattle the relaxed prototype and relax it again without symmetry,"
+        " which is taken where it is lower",
+    )
+    rattle: float = Field(
+        0.05,
+        gt=0,
+        description="standard deviation by which positions are rattled (symmetry: break), angstrom",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where chgnet and matgl run; auto: a GPU if there is one"
+    )
+    batch_size: int = Field(
+        256,
+        ge=1,
+        description="structures in one pass of the model on a GPU; halved where memory does not suffice",
     )
 
     @model_validator(mode="after")

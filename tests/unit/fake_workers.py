@@ -10,7 +10,8 @@ from hullforge.store.vocabulary import PrerelaxStatus
 def dies_on_aluminium(connection, settings_json, elements):
     """A worker that a structure kills outright, as a segmentation fault would."""
     connection.send("dying 1")
-    while (start := connection.recv()) is not None:
+    while (task := connection.recv()) is not None:
+        start, _ = task
         if start.get_chemical_formula() == "Al":
             os._exit(11)
         connection.send(Relaxation(start, PrerelaxStatus.CONVERGED))
@@ -18,7 +19,8 @@ def dies_on_aluminium(connection, settings_json, elements):
 
 def hangs_on_aluminium(connection, settings_json, elements):
     connection.send("hanging 1")
-    while (start := connection.recv()) is not None:
+    while (task := connection.recv()) is not None:
+        start, _ = task
         if start.get_chemical_formula() == "Al":
             time.sleep(600)
         connection.send(Relaxation(start, PrerelaxStatus.CONVERGED))
@@ -32,5 +34,6 @@ def counts_threads(connection, settings_json, elements):
     connection.send(
         ",".join(os.environ.get(name, "?") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"))
     )
-    while (start := connection.recv()) is not None:
+    while (task := connection.recv()) is not None:
+        start, _ = task
         connection.send(Relaxation(start, PrerelaxStatus.CONVERGED))

@@ -136,6 +136,19 @@ def hash_of_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def device_of(settings: Prerelax) -> str:
+    """Give where the model runs: `cuda` or `cpu`. Raises `ModelError` when a GPU is asked for and there is none."""
+    if settings.backend not in ("chgnet", "matgl") or settings.device == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if settings.device == "cuda":
+        raise ModelError("prerelax.device: torch finds no GPU here; set it to auto or cpu")
+    return "cpu"
+
+
 def check(settings: Prerelax, elements: Iterable[str]) -> None:
     """Raise `ModelError` when the potential can't be loaded or lacks an element.
 
@@ -164,7 +177,7 @@ def check(settings: Prerelax, elements: Iterable[str]) -> None:
 
 
 def load(settings: Prerelax, elements: Iterable[str] = ()) -> Potential | None:
-    """Load the configured potential, on one thread of the CPU; None for the backend `none`.
+    """Load the configured potential, on its device, on one thread of the CPU; None for the backend `none`.
 
     Raises `ModelError` when the model is missing, is broken, or lacks an element.
     """
@@ -181,11 +194,11 @@ def load(settings: Prerelax, elements: Iterable[str] = ()) -> Potential | None:
     if settings.backend == "chgnet":
         from hullforge.potentials import chgnet
 
-        return chgnet.load()
+        return chgnet.load(device_of(settings))
     if settings.backend == "matgl":
         from hullforge.potentials import matgl
 
-        return matgl.load(matgl.model_folder(settings))
+        return matgl.load(matgl.model_folder(settings), device_of(settings))
     from hullforge.potentials import ase_backends
 
     return ase_backends.emt()

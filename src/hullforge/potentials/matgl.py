@@ -72,8 +72,8 @@ def _check_classes(folder: Path, named: Any) -> None:
             _check_classes(folder, value)
 
 
-def load(folder: Path) -> Potential:
-    """Load the potential saved in `folder`, on one thread of the CPU.
+def load(folder: Path, device: str = "cpu") -> Potential:
+    """Load the potential saved in `folder` onto a device, on one thread of the CPU.
 
     Raises `ModelError` when the files are broken or hold something else than a potential with stresses.
     """
@@ -90,7 +90,7 @@ def load(folder: Path) -> Potential:
             arguments = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
             for named in (_contents(folder), arguments):
                 _check_classes(folder, named)
-            model = matgl.load_model(folder)
+            model = matgl.load_model(folder).to(device)
             calculator = PESCalculator(model, stress_unit="eV/A3", use_voigt=True)
         except (
             RuntimeError, ValueError, AttributeError, KeyError, OSError, pickle.UnpicklingError, EOFError,
@@ -113,10 +113,18 @@ def load(folder: Path) -> Potential:
 
 
 class _Matgl(Potential):
-    """A matgl potential, whose graphs can be joined to one."""
+    """A matgl potential, whose graphs can be joined to one.
+
+    matgl takes what is not periodic along all axes for a molecule without a cell. Layers and chains are crystals here
+    whose cells hold their vacuum, so they are shown as periodic.
+    """
+
+    def _evaluate_one(self, atoms: "Atoms") -> Evaluation:
+        return super()._evaluate_one(_periodic(atoms))
 
     def evaluate_together(self, structures: "Sequence[Atoms]") -> list[Evaluation]:
         """Evaluate periodic structures as one joined graph."""
+        structures = [_periodic(atoms) for atoms in structures]
         if len(structures) < 2 or not all(atoms.pbc.all() for atoms in structures):
             return self.evaluate(structures)
         import torch
@@ -150,3 +158,11 @@ class _Matgl(Potential):
                 np.atleast_1d(energies), np.split(forces, ends), stresses.reshape(-1, 3, 3), strict=True
             )
         ]
+
+
+def _periodic(atoms: "Atoms") -> "Atoms":
+    """Give a copy that is periodic along all axes, where one is; free molecules stay what they are."""
+    shown = atoms.copy()
+    if atoms.pbc.any():
+        shown.pbc = True
+    return shown

@@ -7,20 +7,20 @@ explodes or collapses, the decorated prototype itself goes on: a potential may s
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from hullforge.config import PrerelaxSettings
+from hullforge.config import Prerelax, PrerelaxSettings
 from hullforge.crystals import decorations
 from hullforge.crystals import prototypes as prototype_table
 from hullforge.crystals.volume import estimated_volume_per_atom
-from hullforge.potentials.base import check
-from hullforge.potentials.relax import Relaxation
+from hullforge.potentials.base import check, device_of, load
+from hullforge.potentials.relax import Relaxation, together
 from hullforge.potentials.workers import relax_many
-from hullforge.store import tables
+from hullforge.store import ids, tables
 from hullforge.store.structures import row_from_atoms
 from hullforge.store.vocabulary import PrerelaxStatus
 
@@ -57,11 +57,35 @@ def run(
             unit="structure",
             disable=not sys.stderr.isatty(),
         ) as bar:
-            label, results = relax_many(
-                settings.prerelax, elements, starts, workers, on_done=lambda _: bar.update()
+            seeds = [_seed(settings.seed, row["candidate_id"]) for row in selected]
+            label, results = _relax(
+                settings.prerelax, elements, starts, seeds, workers, on_done=lambda _: bar.update()
             )
     rows = [_row(row, result, label) for row, result in zip(selected, results, strict=True)]
     tables.write(out, "prerelax", rows)
+
+
+def _relax(
+    settings: Prerelax,
+    elements: Sequence[str],
+    starts: "Sequence[Atoms]",
+    seeds: Sequence[int],
+    workers: int,
+    on_done: Callable[[Relaxation], None],
+) -> tuple[str, list[Relaxation]]:
+    """Relax in batches on a GPU, in worker processes on a CPU; gives the potential's label and the results in order."""
+    if starts and device_of(settings) == "cuda":
+        potential = load(settings, elements)
+        if potential is not None:
+            return potential.describe().label, together(
+                potential, starts, settings, seeds, settings.batch_size, on_done
+            )
+    return relax_many(settings, elements, starts, workers, on_done=on_done, seeds=seeds)
+
+
+def _seed(seed: int, candidate_id: str) -> int:
+    """Give the seed of a candidate's rattling, whatever batch it is in."""
+    return int(ids.unit_interval(seed, "rattle", candidate_id) * 2**53)
 
 
 def _start(prototype: prototype_table.Prototype, row: Mapping[str, Any]) -> "Atoms":

@@ -59,17 +59,19 @@ def relax_many(
     workers: int,
     on_done: Callable[[Relaxation], None] = lambda _: None,
     target: Callable[..., None] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> tuple[str, list[Relaxation]]:
     """Relax `starts` with the configured potential; gives the potential's label and the results in order.
 
     `on_done` is called once per structure, in the order in which they end. `target` replaces the body of the
-    worker, for tests. Raises `ModelError` when the potential can't be loaded.
+    worker, for tests; `seeds` are those of the rattling, one per start. Raises `ModelError` when the potential can't be loaded.
     """
     if not starts:
         return "", []
     results: dict[int, Relaxation] = {}
     label = ""
     todo = deque(range(len(starts)))
+    tasks = list(zip(starts, seeds or [0] * len(starts), strict=True))
     pool: list[_Worker] = []
 
     def finish(index: int, result: Relaxation) -> None:
@@ -107,7 +109,7 @@ def relax_many(
                         label = str(message)
                     else:
                         finish(worker.index, message)
-                    _hand_out(worker, todo, starts, settings, pool)
+                    _hand_out(worker, todo, tasks, settings, pool)
                 elif time.monotonic() > worker.deadline:
                     lost(worker, "the worker process gave no sign of life and was stopped")
     finally:
@@ -117,7 +119,11 @@ def relax_many(
 
 
 def _hand_out(
-    worker: _Worker, todo: deque[int], starts: "Sequence[Atoms]", settings: Prerelax, pool: list[_Worker]
+    worker: _Worker,
+    todo: deque[int],
+    tasks: "Sequence[tuple[Atoms, int]]",
+    settings: Prerelax,
+    pool: list[_Worker],
 ) -> None:
     """Give an idle worker its next structure, or send it home."""
     if not todo:
@@ -130,13 +136,17 @@ def _hand_out(
     worker.index = todo.popleft()
     worker.deadline = time.monotonic() + settings.time_limit_s + GRACE_S
     with contextlib.suppress(OSError):  # a worker that has just died is noticed when its pipe is read
-        worker.connection.send(starts[worker.index])
+        worker.connection.send(tasks[worker.index])
 
 
 def _start(settings: Prerelax, elements: Sequence[str], target: Callable[..., None]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=target, args=(theirs, settings.to_json(), tuple(elements)), daemon=True)
+    process = context.Process(
+        target=target,
+        args=(theirs, settings.model_copy(update={"device": "cpu"}).to_json(), tuple(elements)),
+        daemon=True,
+    )
     with _environment(THREADS):
         process.start()
     theirs.close()
@@ -177,5 +187,6 @@ def _work(connection: Connection, settings_json: str, elements: tuple[str, ...])
         return
     connection.send(potential.describe().label)
     with contextlib.suppress(EOFError):  # the parent is gone
-        while (start := connection.recv()) is not None:
-            connection.send(relax(potential, start, settings))
+        while (task := connection.recv()) is not None:
+            start, seed = task
+            connection.send(relax(potential, start, settings, seed=seed))

@@ -39,9 +39,12 @@ class PrerelaxStatus(Described):
 
     CONVERGED = "converged", "forces and stress fell below the limits"
     NOT_CONVERGED = "not_converged", "the limit of steps or time was reached; the last geometry is used"
-    EXPLODED = "exploded", "the volume grew beyond the gate; the start at the estimated volume is used"
+    EXPLODED = "exploded", "the volume grew beyond the gate or an atom lost its neighbours; the start is used"
     COLLAPSED = "collapsed", "atoms came too close or the volume fell below the gate; the start is used"
-    FAILED = "failed", "the potential raised an error or gave NaN; the start is used"
+    FAILED = (
+        "failed",
+        "the potential raised an error, gave NaN or an energy outside of its window; the start is used",
+    )
     SKIPPED = "skipped", "no potential is configured; the start at the estimated volume is used"
 
 
