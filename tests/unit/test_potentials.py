@@ -167,6 +167,21 @@ def test_the_energy_does_not_change_with_translation_rotation_repetition_or_orde
     assert_allclose(energies, [energy, energy, 2 * energy, 2 * energy], atol=2e-4 + 2e-6 * abs(energy))
 
 
+def test_a_layer_is_the_crystal_that_its_cell_with_vacuum_shows(potential):
+    """matgl takes what is not periodic along all axes for a molecule without a cell; nothing would have told."""
+    layer = Atoms(
+        "AlCu", positions=[(0, 0, 8), (1.45, 1.45, 9.4)], cell=[2.9, 2.9, 16], pbc=(True, True, False)
+    )
+    crystal = layer.copy()
+    crystal.pbc = True
+    found, wanted = potential.evaluate([layer, crystal])
+    both = potential.evaluate_together([layer, crystal])
+    for result in (found, *both):
+        assert result.energy == pytest.approx(wanted.energy, abs=1e-4)
+        assert_allclose(result.forces, wanted.forces, atol=1e-4)
+    assert layer.pbc.tolist() == [True, True, False]
+
+
 def test_forces_and_stress_turn_with_the_crystal(potential):
     from ase.stress import voigt_6_to_full_3x3_stress as full
 
