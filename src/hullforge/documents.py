@@ -26,7 +26,7 @@ def dictionary() -> str:
         lines += ["", f"## {table.name}", "", f"{table.description[0].upper()}{table.description[1:]}.", ""]
         lines += ["| column | type | unit | meaning | null when |", "|---|---|---|---|---|"]
         lines += [
-            f"| `{column.name}` | `{column.type}` | {column.unit} | {column.description} | {column.null or 'never'} |"
+            f"| `{column.name}` | `{column.type}`{f', {column.length} values' if column.length else ''} | {column.unit} | {column.description} | {column.null or 'never'} |"
             for column in table.columns
         ]
     return "\n".join(lines) + "\n"

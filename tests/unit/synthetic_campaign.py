@@ -95,7 +95,7 @@ def calculation_row(candidate: tuple, functional: str, theory_id: str) -> dict:
         "pseudopotentials": [],
         "input_hash": "i",
         "encut": None,
-        "kpoints": None,
+        "kpoints": None if len(atoms) == 1 else [4, 4, 2],
         "steps": ["relax1"],
         "energy": energy,
         "energy_per_atom": energy / len(atoms),
@@ -192,7 +192,7 @@ def make(settings: config.Campaign, seed: int = 0, **changes: object) -> list[Pa
         here = [c for c in shuffled if c[2] == round_]
         rows = [calculation_row(c, "PBE", theory["PBE"]) for c in here if c[3] is not None]
         rows += [calculation_row(c, "SCAN", theory["SCAN"]) for c in here if c[4] is not None]
-        rows = [row | changes for row in rows]
+        rows = [row | {"hubbards": {"Cu": 3.0} if "Cu" in row["elements"] else {}} | changes for row in rows]
         tables.write(folder / "selection.parquet", "selection", [selection_row(c) for c in here])
         tables.write(folder / "calculations.parquet", "calculations", rows)
         tables.write(

@@ -36,7 +36,7 @@ def calculation(species: list[str], positions: list[list[float]] | None = None, 
         "functional": "PBE",
         "software": "vasp",
         "run_type": "GGA",
-        "hubbards": [],
+        "hubbards": {},
         "pseudopotentials": sorted({f"PAW_PBE {DATA_SETS[s]} 06Sep2000" for s in species}),
         "numbers": [NUMBERS[s] for s in species],
         "cell": (np.eye(3) * cell).ravel().tolist(),
@@ -46,7 +46,7 @@ def calculation(species: list[str], positions: list[list[float]] | None = None, 
 
 
 def with_u(species: list[str], **u: float) -> dict:
-    return calculation(species, run_type="GGA+U", hubbards=list(u.items()))
+    return calculation(species, run_type="GGA+U", hubbards=u)
 
 
 def molecule(anions: list[tuple[str, float]], cation: str) -> dict:
@@ -119,7 +119,7 @@ def random_calculation(rng: np.random.Generator) -> dict:
         "positions": structure.cart_coords.tolist(),
         "cell": structure.lattice.matrix.ravel().tolist(),
         "run_type": "GGA+U" if u else "GGA",
-        "hubbards": list(u.items()),
+        "hubbards": u,
         "pseudopotentials": [f"PAW_PBE {config['POTCAR'][symbol]} 06Sep2000" for symbol in sorted(symbols)],
     }
 
@@ -212,6 +212,7 @@ def _table(rows):
     import pyarrow as pa
 
     schema = tables.empty("calculations").schema
+    rows = [row | {"hubbards": [{"element": e, "U": u} for e, u in row["hubbards"].items()]} for row in rows]
     return pa.Table.from_pylist(rows, pa.schema([schema.field(name) for name in corrections.COLUMNS]))
 
 

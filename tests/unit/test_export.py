@@ -276,7 +276,11 @@ def test_a_corrected_entry_has_its_adjustment_and_both_energies():
     from hullforge.release import exports_json
 
     row = synthetic_campaign.calculation_row(synthetic_campaign.CANDIDATES[3], "PBE", "t1-00000000")
-    row |= {"correction_scheme": "MP2020", "energy_correction_per_atom": -0.25, "hubbards": [("Cu", 3.0)]}
+    row |= {
+        "correction_scheme": "MP2020",
+        "energy_correction_per_atom": -0.25,
+        "hubbards": [{"element": "Cu", "U": 3.0}],
+    }
     row |= {"formation_energy_per_atom": -0.1, "e_above_hull": 0.0}
     given = exports_json.entry(row, 221)
     entry = ComputedStructureEntry.from_dict(given)

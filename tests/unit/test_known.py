@@ -111,6 +111,7 @@ def test_the_hull_read_back_is_the_hull_of_all(energies, is_known):
             )
     calculations = TABLES["calculations"].arrow()
     calculations = pa.schema([calculations.field(name) for name in place.columns_of(Scheme.NONE)])
+    rows = [row | {"hubbards": []} for row in rows]
     placed = place.placed(pa.Table.from_pylist(rows, calculations), 0, phases, "PBE")
     above = dict(zip([*elements, *names], whole.place().e_above_hull, strict=True))
     found = {r["calculation_id"]: r["e_above_hull"] for r in placed.hull.to_pylist()}

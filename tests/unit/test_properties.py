@@ -69,7 +69,7 @@ def test_other_reasons():
     (row,) = properties.table(
         tables.from_rows("calculations", [calculation]), tables.empty("hull")
     ).to_pylist()
-    assert dict(row["null_reasons"]) == {
+    assert tables.as_dict(row["null_reasons"]) == {
         "formation_energy_per_atom": "not_in_hull", "e_above_hull": "not_in_hull", "volume_per_atom": "not_periodic",
         "magnetization_per_volume": "not_periodic", "band_gap": "not_told", "dos_at_fermi": "not_told",
     }  # fmt: skip

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import synthetic_campaign
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,7 +81,67 @@ def test_floats_are_split_and_strings_have_dictionaries(tmp_path):
 def test_every_physical_column_has_a_unit_in_the_file(tmp_path):
     field = schema.TABLES["calculations"].arrow().field("stress")
     assert field.metadata[b"unit"] == b"eV/angstrom^3"
-    assert pa.types.is_fixed_size_list(field.type)
+    assert field.metadata[b"length"] == b"6"
+
+
+@pytest.mark.parametrize("name", schema.TABLES)
+def test_no_table_has_a_type_that_common_readers_cannot_read(name):
+    """`datasets` has no maps, pyarrow before 26 no nulls among lists of fixed size."""
+    for column in schema.TABLES[name].columns:
+        assert not pa.types.is_map(column.type), column.name
+        assert not (column.null and pa.types.is_fixed_size_list(column.type)), column.name
+        assert not (column.length or column.keyed) or pa.types.is_list(column.type), column.name
+
+
+def test_lists_of_another_length_than_the_table_says_are_refused():
+    row = synthetic_campaign.calculation_row(synthetic_campaign.CANDIDATES[0], "PBE", "t")
+    with pytest.raises(TableError, match="column stress, row 1: 5 values, there must be 6"):
+        tables.from_rows("calculations", [row, row | {"stress": row["stress"][:5]}])
+
+
+def test_pairs_are_dicts_in_rows_sorted_in_files_and_null_where_absent(tmp_path):
+    row = synthetic_campaign.calculation_row(synthetic_campaign.CANDIDATES[0], "PBE", "t")
+    tables.write(tmp_path / "t.parquet", "calculations", [row | {"hubbards": {"Ni": 6.2, "Fe": 5.3}}])
+    (found,) = pq.read_table(tmp_path / "t.parquet")["hubbards"].to_pylist()
+    assert found == [{"element": "Fe", "U": 5.3}, {"element": "Ni", "U": 6.2}]
+    (found,) = tables.read_rows(tmp_path / "t.parquet", "calculations")
+    assert found["hubbards"] == {"Fe": 5.3, "Ni": 6.2}
+
+
+def test_tables_of_the_first_schema_are_read_as_of_today(tmp_path):
+    """It had maps and lists of fixed size; rounds that were sealed with it stay as they are."""
+    row = synthetic_campaign.calculation_row(synthetic_campaign.CANDIDATES[0], "PBE", "t")
+    rows = [
+        row | {"hubbards": {"Ni": 6.2}, "kpoints": [4, 4, 2]},
+        row | {"stress": None},
+        row | {"hubbards": {}},
+    ]
+    now = tables.from_rows("calculations", rows)
+    old = {
+        "hubbards": pa.map_(pa.string(), pa.float64()),
+        "kpoints": pa.list_(pa.uint16(), 3),
+        "stress": pa.list_(pa.float64(), 6),
+    }
+    table = now
+    for name, type_ in old.items():
+        values = now[name].to_pylist()
+        if name == "hubbards":
+            values = [[tuple(pair.values()) for pair in u] for u in values]
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, pa.field(name, type_), pa.array(values, type_))
+    pq.write_table(
+        table.replace_schema_metadata({"hullforge.table": "calculations", "hullforge.schema_version": "1"}),
+        tmp_path / "old.parquet",
+    )
+    assert pq.read_schema(tmp_path / "old.parquet").field("hubbards").type == old["hubbards"]
+    for found in (
+        tables.read(tmp_path / "old.parquet", "calculations"),
+        *tables.pieces(tmp_path / "old.parquet", "calculations"),
+    ):
+        assert found.replace_schema_metadata().equals(now.replace_schema_metadata())
+    tables.write(tmp_path / "new.parquet", "calculations", rows)
+    both = tables.concat([tmp_path / "old.parquet", tmp_path / "new.parquet"], "calculations")
+    assert both["hubbards"].to_pylist().count([{"element": "Ni", "U": 6.2}]) == 2
 
 
 def test_a_killed_writer_leaves_the_old_file(tmp_path):

@@ -148,13 +148,9 @@ def _per_row(flags: np.ndarray, starts: np.ndarray) -> np.ndarray:
 def _largest(column: pa.ChunkedArray, *, vectors: bool) -> tuple[np.ndarray, np.ndarray]:
     """Whether all numbers of each row are finite, and the largest norm or absolute value; 0 where it is null."""
     values = np.abs(_flat(column))
-    present = column.is_valid().to_numpy(zero_copy_only=False)
-    lengths = np.zeros(len(column), dtype=int)
+    lengths = _lengths(column)
     if vectors:
-        lengths = _lengths(column)
         values = np.linalg.norm(values.reshape(-1, 3), axis=1)
-    else:
-        lengths[present] = column.type.list_size
     starts = np.concatenate([[0], np.cumsum(lengths)])
     finite = _per_row(np.isfinite(values), starts)
     largest = np.zeros(len(column))

@@ -154,7 +154,6 @@ def text(dataset: Mapping[str, Any]) -> str:
         d=dataset,
         size=_size_category(sum(entry["frames"] for entry in dataset["by_functional"].values())),
         tables=TABLES,
-        unloadable=_unloadable(),
         configs=[
             (name if functional is None else f"{name}-{functional}", layout.table(name, functional))
             for name in TABLES
@@ -170,11 +169,6 @@ def _files(name: str, dataset: Mapping[str, Any]) -> Iterable[str | None]:
     if name == "hull":
         return list(dataset["hulls"])
     return list(dataset["functionals"]) if name in layout.BY_FUNCTIONAL else [None]
-
-
-def _unloadable() -> list[str]:
-    """Give the tables that Hugging Face's `datasets` can't load: it has no type for Arrow's maps."""
-    return [n for n, table in TABLES.items() if any(pa.types.is_map(c.type) for c in table.columns)]
 
 
 def _size_category(n: int) -> str:

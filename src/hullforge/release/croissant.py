@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from hullforge.release import layout
-from hullforge.store.schema import TABLES, Column
+from hullforge.store.columns import Column
+from hullforge.store.schema import TABLES
 
 #: The context of the specification, section "JSON-LD context" of Croissant 1.0.
 _CONTEXT: dict[str, Any] = {
@@ -127,6 +128,8 @@ def _field(records: str, column: Column, file: str) -> dict[str, Any]:
     about = column.description + (f"; unit: {column.unit}" if column.unit else "")
     about += f"; null: {column.null}" if column.null else ""
     inner, shape = _unnest(column.type)
+    if column.length:
+        shape[0] = column.length
     field: dict[str, Any] = {
         "@type": "cr:Field",
         "@id": f"{records}/{column.name}",
@@ -150,7 +153,7 @@ def _unnest(of: pa.DataType) -> tuple[pa.DataType, list[int]]:
 
 
 def _type(of: pa.DataType) -> str | None:
-    """Give Croissant's type; None for maps and structs."""
+    """Give Croissant's type; None for structs."""
     if pa.types.is_boolean(of):
         return "sc:Boolean"
     if pa.types.is_integer(of):

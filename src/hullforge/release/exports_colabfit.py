@@ -225,7 +225,7 @@ def _method(calculation: dict[str, Any]) -> str:
 def _metadata(calculation: dict[str, Any]) -> dict[str, Any]:
     """Give the inputs of a calculation, by which it can be made again with its theory's own metadata."""
     found = {name: calculation[name] for name in _INPUTS}
-    found["hubbards"] = dict(found["hubbards"] or {})
+    found["hubbards"] = tables.as_dict(found["hubbards"] or [])
     return found
 
 

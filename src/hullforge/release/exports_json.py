@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hullforge.store import tables
 from hullforge.store.atomic import atomic_path
 from hullforge.store.structures import SYMBOLS
 
@@ -54,7 +55,7 @@ def entry(row: Mapping[str, Any], space_group: int | None) -> dict[str, Any]:
     scheme, correction = row["correction_scheme"], row["energy_correction_per_atom"]
     has_scheme = scheme not in (None, "none") and correction is not None
     total = correction * row["nsites"] if has_scheme else 0.0
-    hubbards = dict(row["hubbards"])
+    hubbards = tables.as_dict(row["hubbards"])
     return {
         "@module": "pymatgen.entries.computed_entries",
         "@class": "ComputedStructureEntry",

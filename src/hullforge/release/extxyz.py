@@ -131,14 +131,14 @@ def _headers(
     properties = "species:S:1:pos:R:3" + "".join(kinds[name] for name in per_atom)
     words: list[pa.Array | str] = [
         pc.list_value_length(batch.column("numbers")).cast(pa.string()), '\nLattice="',
-        _floats(batch.column("cell"), range(9)), f'" Properties={properties} {keys.energy}=',
+        _floats(batch.column("cell"), range(9), 9), f'" Properties={properties} {keys.energy}=',
         _text_of(batch.column("energy")),
     ]  # fmt: skip
     names = batch.schema.names
     if keys.free_energy and "free_energy" in names:
         words.append(_after(f" {keys.free_energy}=", _text_of(batch.column("free_energy"))))
     if "stress" in names:
-        words.append(_after(f' {keys.stress}="', _floats(batch.column("stress"), _NINE), '"'))
+        words.append(_after(f' {keys.stress}="', _floats(batch.column("stress"), _NINE, 6), '"'))
     words += [_after(f" {name}=", _text_of(batch.column(name))) for name in info if name in names]
     pbc = batch.column("pbc").flatten().to_numpy(zero_copy_only=False).reshape(-1, 3)
     axes = np.array([" ".join("FT"[code >> axis & 1] for axis in range(3)) for code in range(8)])
@@ -161,9 +161,9 @@ def _after(before: str, value: pa.Array, behind: str = "") -> pa.Array:
     return pc.binary_join_element_wise(before, value, behind, "")
 
 
-def _floats(values: pa.Array, order: Iterable[int]) -> pa.Array:
-    """Give the numbers of each row of lists of equal length, in this order, between spaces; null where the row is."""
-    words = [_text_of(pc.list_element(values, place)) for place in range(values.type.list_size)]
+def _floats(values: pa.Array, order: Iterable[int], length: int) -> pa.Array:
+    """Give the numbers of each row of lists of one `length`, in this order, between spaces; null where the row is."""
+    words = [_text_of(pc.list_element(values, place)) for place in range(length)]
     return pc.binary_join_element_wise(*(words[place] for place in order), " ")
 
 

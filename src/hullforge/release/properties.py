@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hullforge.store import definitions, tables
+from hullforge.store.columns import NULL_REASONS
 from hullforge.store.schema import TABLES
 from hullforge.store.vocabulary import HullStatus, NullReason
 
@@ -43,12 +44,12 @@ def table(calculations: pa.Table, hull: pa.Table) -> pa.Table:
     volume = pc.if_else(pa.array(bulk), calculations["volume"], pa.scalar(None, pa.float64()))
     columns["volume_per_atom"] = pc.divide(volume, pc.cast(calculations["nsites"], pa.float64()))
     columns["magnetization_per_volume"] = pc.divide(pc.abs(calculations["total_magnetization"]), volume)
-    columns["null_reasons"] = pa.array(_reasons(columns, bulk), pa.map_(pa.string(), pa.string()))
+    columns["null_reasons"] = pa.array(_reasons(columns, bulk), NULL_REASONS)
     names = [column.name for column in TABLES["properties"].columns]
     return tables.conform("properties", pa.table({name: columns[name] for name in names}))
 
 
-def _reasons(columns: dict[str, Any], bulk: np.ndarray[Any, Any]) -> list[list[tuple[str, str]]]:
+def _reasons(columns: dict[str, Any], bulk: np.ndarray[Any, Any]) -> list[list[dict[str, str]]]:
     """Give for each row the absent properties with the code of the reason."""
     names = ("formation_energy_per_atom", "e_above_hull", "volume_per_atom", "magnetization_per_volume",
              "band_gap", "dos_at_fermi")  # fmt: skip
@@ -66,7 +67,7 @@ def _reasons(columns: dict[str, Any], bulk: np.ndarray[Any, Any]) -> list[list[t
             "band_gap": told,
             "dos_at_fermi": told,
         }
-        out.append([(name, str(reasons[name])) for name in names if absent[name][row]])
+        out.append([{"property": name, "reason": str(reasons[name])} for name in names if absent[name][row]])
     return out
 
 

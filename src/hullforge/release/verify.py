@@ -191,6 +191,7 @@ class _Content:
                 self.found.append(
                     f"{path}: column {field.name} has unit {given!r}, not {field.metadata.get(b'unit')!r}"
                 )
+        self._report(path, tables.wrong_lengths(name, table))
         self.tables[path] = table
         if name in _UNIQUE:
             column = _UNIQUE[name]

@@ -10,47 +10,31 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from hullforge.store import definitions
+from hullforge.store.columns import (
+    BOOL,
+    CELL,
+    F64,
+    HUBBARDS,
+    I8,
+    I16,
+    I32,
+    I64,
+    NULL_REASONS,
+    PBC,
+    STR,
+    U8,
+    U16,
+    VEC3,
+    C,
+    Column,
+    P,
+    many,
+    optional,
+)  # fmt: skip
 
-#: Raised whenever a column changes its meaning or disappears; a reader refuses what is newer than itself.
-SCHEMA_VERSION = 1
-
-STR = pa.string()
-BOOL = pa.bool_()
-I8, I16, I32, I64, U8, U16 = pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16()
-F64 = pa.float64()
-VEC3 = pa.list_(F64, 3)
-CELL = pa.list_(F64, 9)
-VOIGT = pa.list_(F64, 6)
-PBC = pa.list_(BOOL, 3)
-
-
-def many(of: pa.DataType) -> pa.DataType:
-    """Give the type of a list of any length."""
-    return pa.list_(of)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: `unit` is empty for what has none; `null` says when the value is absent ('' = never).
-
-    A column that is `added` by a later stage is filled with nulls where rows come without it.
-    """
-
-    name: str
-    type: pa.DataType
-    description: str
-    unit: str = ""
-    null: str = ""
-    added: bool = False
-
-    def field(self) -> pa.Field:
-        """Give the Arrow field, with unit and description as metadata."""
-        metadata = {"description": self.description}
-        if self.unit:
-            metadata["unit"] = self.unit
-        if self.null:
-            metadata["null"] = self.null
-        return pa.field(self.name, self.type, nullable=bool(self.null), metadata=metadata)
+#: Raised whenever a column changes its type or meaning, or disappears; a reader refuses what is newer than itself, and
+#: reads what is older (`tables.modern`). 2: no maps, and no lists of fixed size where a row may be null.
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -70,17 +54,6 @@ class Table:
             field = column.field()
             fields.append(field.with_metadata(field.metadata | definitions.metadata(self.name, column.name)))
         return pa.schema(fields, metadata=metadata)
-
-
-def P(column: str) -> Column:  # noqa: N802
-    """Make the column of a property from its definition."""
-    found = definitions.of(column)
-    return Column(column, F64, f"{found.title}: see property_definitions.json", found.unit, found.null)
-
-
-def C(name: str, type: pa.DataType, description: str, unit: str = "", null: str = "") -> Column:  # noqa: N802, A002
-    """Make a column; one letter, because it stands before every line of the tables below."""
-    return Column(name, type, description, unit, null)
 
 
 PROTOTYPE_ID = C(
@@ -268,19 +241,19 @@ TABLES: dict[str, Table] = {
                 FUNCTIONAL,
                 THEORY_ID,
                 C("run_type", STR, "GGA, GGA+U, metaGGA, classical or replay; LDA or hybrid where imported"),
-                C("hubbards", pa.map_(STR, F64), "Hubbard U by element; empty: none", "eV"),
+                C("hubbards", HUBBARDS, "Hubbard U by element; empty: none", "eV", keyed=True),
                 C("software", STR, "engine"),
                 C("software_version", STR, "version of the engine"),
                 C("pseudopotentials", many(STR), "PAW data sets or the like, one per element, alphabetical"),
                 C("input_hash", STR, "hash of the first step's input as the engine got it"),
                 C("encut", F64, "plane-wave cutoff", "eV", "the engine has none"),
-                C("kpoints", pa.list_(U16, 3), "grid of the last step, Gamma-centred unless imported", "", "the engine has none, or no grid"),
+                C("kpoints", many(U16), "grid of the last step, Gamma-centred unless imported", "", "the engine has none, or no grid", length=3),
                 C("steps", many(STR), "steps of the protocol that were run, in order"),
                 C("energy", F64, "total energy of the cell at the last step, extrapolated to zero smearing", "eV"),
                 C("energy_per_atom", F64, "energy over number of atoms", "eV/atom"),
                 C("free_energy", F64, "electronic free energy of the cell at the last step, the one that forces and stress belong to", "eV", "the engine does not say"),
                 C("forces", many(VEC3), "forces of the last step", "eV/angstrom", "the last step gives none"),
-                C("stress", VOIGT, "stress of the last step: xx, yy, zz, yz, xz, xy; positive under tension", "eV/angstrom^3", "the last step gives none"),
+                C("stress", many(F64), "stress of the last step: xx, yy, zz, yz, xz, xy; positive under tension", "eV/angstrom^3", "the last step gives none", length=6),
                 C("max_force", F64, "largest norm of a force", "eV/angstrom", "the last step gives none"),
                 C("max_stress", F64, "largest absolute component of the stress", "eV/angstrom^3", "the last step gives none"),
                 C("magmoms", many(F64), "magnetic moments, one per site", "Bohr magneton", "not spin-polarised"),
@@ -314,7 +287,7 @@ TABLES: dict[str, Table] = {
                 C("free_energy", F64, "electronic free energy of the cell, the one that forces and stress belong to", "eV", "the engine does not say"),
                 C("electronic_converged", BOOL, "the electronic steps of this ionic step converged", "", "the engine does not say"),
                 C("forces", many(VEC3), "forces, consistent with the free energy", "eV/angstrom", "the step gives none"),
-                C("stress", VOIGT, "stress: xx, yy, zz, yz, xz, xy; positive under tension", "eV/angstrom^3", "the step gives none"),
+                C("stress", many(F64), "stress: xx, yy, zz, yz, xz, xy; positive under tension", "eV/angstrom^3", "the step gives none", length=6),
                 C("magmoms", many(F64), "magnetic moments, one per site", "Bohr magneton", "not spin-polarised"),
                 *CHEMISTRY,
                 *SIDES,
@@ -431,7 +404,7 @@ TABLES: dict[str, Table] = {
                 P("energy_per_atom"),
                 C("correction_scheme", STR, "energy correction of the hull that the next two belong to", "", "the row is in no hull"),
                 *(P(column) for column in definitions.SEVEN[1:]),
-                C("null_reasons", pa.map_(STR, STR), "of each absent property the code of the reason: see property_definitions.json"),
+                C("null_reasons", NULL_REASONS, "of each absent property the code of the reason: see property_definitions.json", keyed=True),
             ),
         ),
         Table(
@@ -518,7 +491,7 @@ TABLES: dict[str, Table] = {
                 C("correction_scheme", STR, "what energy_correction_per_atom is by: MP2020, ...; published: the source doesn't say; none: no correction is given"),
                 THEORY_ID,
                 C("run_type", STR, "GGA, GGA+U, r2SCAN, ...", "", "the source doesn't say"),
-                C("hubbards", pa.map_(STR, F64), "Hubbard U by element; empty: none", "eV", "the source doesn't say"),
+                C("hubbards", HUBBARDS, "Hubbard U by element; empty: none", "eV", "the source doesn't say", keyed=True),
                 C("software", STR, "code that computed it", "", "neither source nor user says"),
                 C("energy_per_atom", F64, "total energy, without correction", "eV/atom", "the source gives formation energies only"),
                 C("energy_correction_per_atom", F64, "what the source adds to it before it makes a hull", "eV/atom", "the source gives none"),
@@ -527,7 +500,7 @@ TABLES: dict[str, Table] = {
                 C("band_gap", F64, "band gap, indirect where the source tells", "eV", "the source gives none"),
                 C("total_magnetization", F64, "magnetic moment of the cell", "Bohr magneton", "the source gives none"),
                 C("space_group_it_number", I16, "space group, as published", "", "the source gives none"),
-                *(Column(c.name, c.type, c.description, c.unit, "the source gives no structure") for c in GEOMETRY),
+                *(optional(c, "the source gives no structure") for c in GEOMETRY),
                 *(Column(c.name, c.type, c.description, c.unit, {
                     "nsites": "the source gives neither structure nor number of atoms",
                     "volume": "the source gives no structure",

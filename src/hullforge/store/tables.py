@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hullforge.errors import TableError
@@ -25,11 +26,6 @@ def _leaf_paths(name: str, type_: pa.DataType) -> list[tuple[str, pa.DataType]]:
     """Give the Parquet paths of the primitive leaves below a column."""
     if pa.types.is_struct(type_):
         return [leaf for field in type_ for leaf in _leaf_paths(f"{name}.{field.name}", field.type)]
-    if pa.types.is_map(type_):
-        return [
-            *_leaf_paths(f"{name}.key_value.key", type_.key_type),
-            *_leaf_paths(f"{name}.key_value.value", type_.item_type),
-        ]
     if pa.types.is_list(type_) or pa.types.is_fixed_size_list(type_):
         return _leaf_paths(f"{name}.list.element", type_.value_type)
     return [(name, type_)]
@@ -38,7 +34,7 @@ def _leaf_paths(name: str, type_: pa.DataType) -> list[tuple[str, pa.DataType]]:
 def from_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Build the table `name` from rows; every column must be present but those a later stage adds.
 
-    Unknown keys are refused.
+    Unknown keys are refused. Keyed columns are dicts.
 
     Raises `TableError` naming the column and the row.
     """
@@ -51,10 +47,13 @@ def from_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
             raise TableError(
                 f"table {name}, row {number}: missing columns {missing}, unknown columns {extra}"
             )
-    arrays = []
+    arrays, keyed = [], _keyed(name)
     for field in schema:
         try:
-            arrays.append(pa.array([_value(row, field) for row in rows], type=field.type))
+            values = [_value(row, field) for row in rows]
+            if field.name in keyed:
+                values = [_pairs(value, field.type) for value in values]
+            arrays.append(pa.array(values, type=field.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError, OverflowError) as error:
             raise TableError(f"table {name}, column {field.name}: {error}") from error
     return conform(name, pa.Table.from_arrays(arrays, schema=schema))
@@ -65,8 +64,58 @@ def _added(name: str) -> set[str]:
     return {column.name for column in TABLES[name].columns if column.added}
 
 
+def _keyed(name: str) -> set[str]:
+    """Names of the columns of the table `name` whose lists of pairs are dicts in Python."""
+    return {column.name for column in TABLES[name].columns if column.keyed}
+
+
+def _pairs(value: Any, type_: pa.DataType) -> Any:
+    """Give a dict as a list of pairs, sorted by key; anything else as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    key, content = (field.name for field in type_.value_type)
+    return [{key: k, content: value[k]} for k in sorted(value)]
+
+
+def as_dict(pairs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Give a value of a keyed column, as Arrow gives it, as a dict."""
+    return dict(tuple(pair.values()) for pair in pairs)
+
+
+def modern(name: str, table: pa.Table) -> pa.Table:
+    """Give the columns that stand in `table` the types of the table `name`, where an older hullforge wrote others."""
+    for column in TABLES[name].columns:
+        place = table.schema.get_field_index(column.name)
+        if place < 0 or table.schema.field(place).type == column.type:
+            continue
+        found = table.schema.field(place).type
+        if pa.types.is_map(found):
+            chunks = [_unmapped(chunk, column.type) for chunk in table.column(place).chunks]
+            table = table.set_column(place, column.field(), pa.chunked_array(chunks, column.type))
+        elif pa.types.is_fixed_size_list(found) and pa.types.is_list(column.type):
+            table = table.set_column(place, column.field(), table.column(place).cast(column.type))
+    return table
+
+
+def _unmapped(array: pa.MapArray, type_: pa.DataType) -> pa.ListArray:
+    pairs = pa.StructArray.from_arrays([array.keys, array.items], fields=list(type_.value_type))
+    return pa.ListArray.from_arrays(array.offsets, pairs, type=type_, mask=array.is_null())
+
+
+def wrong_lengths(name: str, table: pa.Table) -> Iterator[str]:
+    """Give the columns with lists of another length than the table `name` says, each with its first such row."""
+    for column in TABLES[name].columns:
+        if not column.length or column.name not in table.column_names:
+            continue
+        lengths = pc.list_value_length(table[column.name])
+        bad = pc.index(pc.not_equal(lengths, column.length), True).as_py()
+        if bad >= 0:
+            yield f"column {column.name}, row {bad}: {lengths[bad]} values, there must be {column.length}"
+
+
 def filled(name: str, table: pa.Table) -> pa.Table:
-    """Append columns that a later stage adds, as nulls, where `table` lacks them."""
+    """Append columns that a later stage adds, as nulls, where `table` lacks them; today's types, as by `modern`."""
+    table = modern(name, table)
     for column in TABLES[name].columns:
         if column.added and column.name not in table.column_names:
             table = table.append_column(column.field(), pa.nulls(table.num_rows, column.type))
@@ -80,7 +129,8 @@ def _value(row: Mapping[str, Any], field: pa.Field) -> Any:
 def conform(name: str, table: pa.Table) -> pa.Table:
     """Give `table` the columns, types, metadata and row order of the table `name`.
 
-    Raises `TableError` when a column is absent, of another type, or null where it must not be.
+    Raises `TableError` when a column is absent, of another type, null where it must not be, or has lists of another
+    length than it must.
     """
     definition = TABLES[name]
     schema = definition.arrow()
@@ -100,6 +150,8 @@ def conform(name: str, table: pa.Table) -> pa.Table:
         except pa.ArrowInvalid as error:
             raise TableError(f"table {name}, column {field.name}: {error}") from error
     table = pa.Table.from_arrays(columns, schema=schema)
+    for wrong in wrong_lengths(name, table):
+        raise TableError(f"table {name}, {wrong}")
     if definition.sort_by and table.num_rows > 1:
         table = table.sort_by([(column, "ascending") for column in definition.sort_by])
     return table
@@ -175,7 +227,7 @@ def read(path: str | Path, name: str, columns: Sequence[str] | None = None) -> p
                 )
             if found != name:
                 raise TableError(f"{path}: this is the table '{found}', not '{name}'")
-            return file.read(columns=list(columns) if columns is not None else None)
+            return modern(name, file.read(columns=list(columns) if columns is not None else None))
     except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
         raise TableError(f"{path}: not a whole Parquet file ({error}); delete it and run again") from error
 
@@ -191,19 +243,19 @@ def pieces(path: str | Path, name: str) -> Iterator[pa.Table]:
     try:
         with pq.ParquetFile(Path(path)) as file:
             for number in range(file.num_row_groups):
-                yield file.read_row_group(number)
+                yield modern(name, file.read_row_group(number))
     except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
         raise TableError(f"{path}: not a whole Parquet file ({error}); delete it and run again") from error
 
 
 def read_rows(path: str | Path, name: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Read the table `name` as a list of dicts; for tables of at most some 1e5 rows. Maps come as dicts."""
+    """Read the table `name` as a list of dicts; for tables of at most some 1e5 rows. Keyed columns are dicts."""
     table = read(path, name, columns)
-    maps = [field.name for field in table.schema if pa.types.is_map(field.type)]
+    keyed = _keyed(name).intersection(table.column_names)
     rows = table.to_pylist()
     for row in rows:
-        for column in maps:
-            row[column] = None if row[column] is None else dict(row[column])
+        for column in keyed:
+            row[column] = None if row[column] is None else as_dict(row[column])
     return rows
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hullforge.errors import TableError
+from hullforge.store import tables
 from hullforge.store.structures import NUMBERS, SYMBOLS
 from hullforge.thermo.simplex import Floats
 
@@ -97,7 +98,7 @@ def correct(calculations: "pa.Table", scheme: Scheme) -> Corrected:
     per_atom, notes = [], []
     for batch in calculations.select(list(COLUMNS)).to_batches(max_chunksize=10_000):
         for row in batch.to_pylist():
-            value, note = mp2020(row)
+            value, note = mp2020(row | {"hubbards": tables.as_dict(row["hubbards"])})
             per_atom.append(np.nan if value is None else value)
             notes.append(note)
     return Corrected(np.array(per_atom, dtype=float), notes)
@@ -107,9 +108,9 @@ def _uncorrected(calculations: "pa.Table") -> Corrected:
     """Leave out rows whose elements have another U than in their own elemental calculations."""
     n = calculations.num_rows
     corrected = Corrected(np.zeros(n), [""] * n)
-    if not any(chunk.items.to_numpy(zero_copy_only=False).any() for chunk in calculations["hubbards"].chunks):
+    us = [tables.as_dict(pairs) for pairs in calculations["hubbards"].to_pylist()]
+    if not any(any(u.values()) for u in us):
         return corrected
-    us = [dict(pairs) for pairs in calculations["hubbards"].to_pylist()]
     elements = calculations["elements"].to_pylist()
     alone: dict[str, float] = {}
     for own, u in zip(elements, us, strict=True):
@@ -131,7 +132,7 @@ def _uncorrected(calculations: "pa.Table") -> Corrected:
 def mp2020(row: Mapping[str, Any]) -> tuple[float | None, str]:
     """Give the MP2020 correction of one calculation in eV/atom, None where the scheme doesn't fit, and a note.
 
-    `row` has the columns `COLUMNS` but `elements`. The note names what was corrected (empty: nothing to correct, as for elements
+    `row` has the columns `COLUMNS` but `elements`, with `hubbards` as a dict. The note names what was corrected (empty: nothing to correct, as for elements
     and alloys), or after 'incompatible' the reason. Data sets are given by VASP's titles (`PAW_PBE Fe_pv
     06Sep2000`), by family and name (`PBE Fe_pv (...)`), or by name (`Fe_pv`).
     """

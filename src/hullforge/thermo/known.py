@@ -191,7 +191,7 @@ def _entries(
 def _no_u(path: Path, table: pa.Table) -> None:
     """Refuse entries with U: on a hull without corrections they don't compare with elements that have none."""
     for row in table.select(["id", "hubbards", "run_type"]).to_pylist():
-        if any(u for _, u in row["hubbards"] or ()) or (row["run_type"] or "").endswith("+U"):
+        if any(tables.as_dict(row["hubbards"] or []).values()) or (row["run_type"] or "").endswith("+U"):
             raise ConfigError(
                 f"hull.known_phases: {path}: {row['id']} was computed with a Hubbard U, whose energies don't compare with"
                 " those without on an uncorrected hull. Leave such entries out, or make the hull with MP2020"
