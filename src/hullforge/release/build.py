@@ -34,6 +34,7 @@ from hullforge.release import (
     layout,
     logical,
     properties,
+    software,
 )
 from hullforge.store import atomic, streams, tables
 from hullforge.store.structures import atoms_from_row
@@ -139,6 +140,8 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path, previous: P
     dataset = card.dataset(campaign, len(rounds), calculations, whole, frames) | {"previous": before}
     atomic.write_json(folder / layout.CONFIG, card.published_config(campaign))
     atomic.write_json(folder / layout.DATASET, dataset)
+    atomic.write_json(folder / layout.SOFTWARE, software.document(campaign, calculations))
+    atomic.write_text(folder / layout.LOCK, software.lock())
     differing = diff.keys(previous, folder) if previous else {}
     atomic.write_text(
         folder / layout.CHANGES, changes.text(found, differing, campaign.release.title, version)

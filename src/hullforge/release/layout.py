@@ -20,6 +20,7 @@ DATASET, CONFIG, CARD, DICTIONARY, LICENSE = (
 )
 PROPERTIES = "property_definitions.json"
 CHANGES = "CHANGES.md"
+SOFTWARE, LOCK = "software.json", "requirements.lock"
 CITATION = "CITATION.cff"
 DATACITE, ZENODO = "datacite.json", ".zenodo.json"
 CROISSANT = "croissant.json"

@@ -25,6 +25,7 @@ from hullforge.release import (
     layout,
     logical,
     properties,
+    software,
     verify_changes,
     verify_extxyz,
     verify_rows,
@@ -165,6 +166,9 @@ class _Content:
             self._hull(stem, functional, scheme)
         self._properties()
         self._structures()
+        paths = {f: layout.table("calculations", f) for f in self.functionals}
+        present = {f: self.tables[path] for f, path in paths.items() if path in self.tables}
+        self.found += software.problems(self.folder, present)
         return self.found
 
     def _report(self, path: str, problems: Iterable[str]) -> None:

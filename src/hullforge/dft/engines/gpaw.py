@@ -7,10 +7,12 @@ VASP), SCAN started cold, and a cutoff or a correction that removes the Pulay st
 without GPAW; only `make_calculator` and `static_properties` need it.
 """
 
+import gzip
+import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,14 +220,33 @@ def dataset_names() -> frozenset[str]:
 
     By the names of files in the folders of GPAW_SETUP_PATH and of the package gpaw-data, without GPAW.
     """
+    files = (path.name.removesuffix(".gz") for path in _dataset_files())
+    return frozenset(name for name in files if name.endswith(".PBE"))
+
+
+def dataset_hashes(names: Iterable[str]) -> dict[str, str | None]:
+    """SHA-256 of each data set, decompressed, by its name; None where GPAW would not find it here."""
+    found: dict[str, Path] = {}
+    for path in _dataset_files():  # GPAW takes the first one, too
+        found.setdefault(path.name.removesuffix(".gz"), path)
+    hashes: dict[str, str | None] = {}
+    for name in sorted(names):
+        if name not in found:
+            hashes[name] = None
+            continue
+        with (gzip.open if found[name].suffix == ".gz" else open)(found[name], "rb") as file:
+            hashes[name] = hashlib.sha256(file.read()).hexdigest()
+    return hashes
+
+
+def _dataset_files() -> Iterator[Path]:
     folders = [Path(part) for part in os.environ.get("GPAW_SETUP_PATH", "").split(os.pathsep) if part]
     package = importlib.util.find_spec("gpaw_data")
     if package and package.submodule_search_locations:
         folders += [Path(location) / "setups" for location in package.submodule_search_locations]
-    files = (
-        path.name.removesuffix(".gz") for folder in folders if folder.is_dir() for path in folder.iterdir()
-    )
-    return frozenset(name for name in files if name.endswith(".PBE"))
+    for folder in folders:
+        if folder.is_dir():
+            yield from sorted(folder.iterdir())
 
 
 def _dataset(symbol: str, settings: GpawSettings) -> str:
