@@ -33,6 +33,8 @@ BENCHMARKS = {
     "parquet_against_extxyz": "frames written and read per CPU second, Parquet and our text against ASE's text",
     "release_identity": "SHA256SUMS of a campaign released twice, and logical hashes under two versions of pyarrow",
     "release_memory": "peak memory of the release of up to 1e6 frames, in a process of its own",
+    "collecting": "CPU time and peak memory of joining the batches of a round, against a plain copy",
+    "planning": "CPU time and peak memory of `snakemake -n` for rounds of 500 000 calculations",
     "optimade_latency": "seconds until `hullforge serve` answers, 2e5 structures, against its default collection",
 }
 
