@@ -16,6 +16,7 @@ def test_a_small_run_prints_every_request(monkeypatch, capsys):
     assert outcome.holds
     assert outcome.figures["structures"] == 400
     assert outcome.figures["peer_structures"] == 100
+    assert outcome.figures["ids_compared"] > 100
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + 6
     matches = {line.split("  ")[0]: int(line.split()[-3]) for line in lines[2:]}
@@ -24,9 +25,14 @@ def test_a_small_run_prints_every_request(monkeypatch, capsys):
 
 
 def test_an_answer_other_than_the_peers_is_no_figure(monkeypatch):
-    answers = iter([({"a"}, 1), ({"a"}, 2)])
     for name in ("release", "client", "peer"):
         monkeypatch.setattr(optimade_latency, name, lambda *_: None)
-    monkeypatch.setattr(optimade_latency, "answered", lambda *_: next(answers))
-    with pytest.raises(AssertionError, match="the peer finds 1"):
-        optimade_latency.run(long=False)
+    for theirs, words in (
+        ((["a"], []), "the peer finds 1; b is one's alone"),
+        ((["a", "c"], []), "b is one's alone"),  # as many, but others
+        ((["b", "a"], [1, 2]), "sorted otherwise"),
+    ):
+        answers = iter([(["a", "b"], []), theirs])
+        monkeypatch.setattr(optimade_latency, "entries", lambda *_, answers=answers: next(answers))
+        with pytest.raises(AssertionError, match=words):
+            optimade_latency.run(long=False)
