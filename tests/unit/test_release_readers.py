@@ -100,6 +100,34 @@ def test_a_query_over_tables_needs_nothing_but_the_folder(release):
     )
 
 
+def test_mace_takes_every_number_of_the_exported_frames(release, wanted, tmp_path):
+    """Its own code, as published, with its own default keys; the frames are equal to the last bit."""
+    utils = pytest.importorskip("mace.data.utils")
+    written = export.run(release, tmp_path, Wish(Format.MACE, functionals=("PBE",)))[0]
+    keys = utils.KeySpecification.from_defaults()
+    _, found = utils.load_from_xyz(str(written.path), keys, keep_isolated_atoms=True)
+    assert len(found) == len(wanted)
+    for frame, row in zip(found, wanted, strict=True):
+        assert frame.atomic_numbers.tolist() == row["numbers"]
+        assert frame.positions.tolist() == row["positions"]
+        assert frame.cell.ravel().tolist() == row["cell"]
+        assert list(frame.pbc) == row["pbc"]
+        assert frame.properties["energy"] == row["energy"]
+        assert plain(frame.properties["forces"]) == row["forces"]
+        if row["stress"] is None:
+            assert frame.properties["stress"] is None
+        else:
+            xx, yy, zz, yz, xz, xy = row["stress"]
+            assert np.ravel(frame.properties["stress"]).tolist() == [xx, xy, xz, xy, yy, yz, xz, yz, zz]
+        assert frame.properties["virials"] is None
+        weights = {name: frame.property_weights[name] for name in ("energy", "forces", "stress")}
+        assert weights == {
+            "energy": 1,
+            "forces": row["forces"] is not None,
+            "stress": row["stress"] is not None,
+        }
+
+
 def test_matgl_takes_the_frames_as_the_documentation_says(release, wanted, tmp_path, monkeypatch):
     """The snippet itself is run."""
     pytest.importorskip("matgl")
