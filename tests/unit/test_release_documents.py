@@ -103,6 +103,36 @@ CREATORS = [
 ]
 
 
+def test_creators_and_doi_reach_every_export_and_the_api(tmp_path):
+    pytest.importorskip("duckdb")
+    pytest.importorskip("optimade.server")
+    from starlette.testclient import TestClient
+
+    from hullforge.release import export, optimade_api
+
+    settings = synthetic_campaign.campaign(
+        tmp_path, release={"title": "T", "creators": CREATORS, "doi": "10.5281/zenodo.12"}
+    )
+    build.run(settings, synthetic_campaign.make(settings), tmp_path / "release")
+    export.run(tmp_path / "release", tmp_path / "out", export.Wish(export.Format.COLABFIT))
+    (row,) = pq.read_table(tmp_path / "out/frames-colabfit/ds.parquet").to_pylist()
+    assert (row["doi"], row["publication_year"]) == ("10.5281/zenodo.12", "2026")
+    assert row["authors"] == ["Josiah Carberry", "The Oxides Team"]
+    assert json.loads(row["links"]) == {"source-data": "https://doi.org/10.5281/zenodo.12"}
+    (tmp_path / "scratch").mkdir()
+    client = TestClient(optimade_api.app(tmp_path / "release", tmp_path / "scratch"))
+    (reference,) = client.get("/v1/references", params={"filter": 'doi="10.5281/zenodo.12"'}).json()["data"]
+    found = reference["attributes"]
+    assert (found["doi"], found["url"], found["year"]) == (
+        row["doi"],
+        "https://doi.org/10.5281/zenodo.12",
+        "2026",
+    )
+    person, group = found["authors"]
+    assert person == {"name": "Josiah Carberry", "firstname": "Josiah", "lastname": "Carberry"}
+    assert group == {"name": "The Oxides Team"}
+
+
 def test_creators_and_doi_reach_every_document(tmp_path):
     settings = synthetic_campaign.campaign(
         tmp_path, release={"title": "T", "creators": CREATORS, "doi": "10.5281/zenodo.12"}

@@ -237,6 +237,8 @@ def test_one_entry_references_licence_and_page(client, rows):
     assert client.get("/v1/structures/none").json()["data"] is None
     (reference,) = client.get("/v1/references").json()["data"]
     assert reference["attributes"]["authors"] == [{"name": "N. N."}]
+    assert reference["attributes"]["year"] == "2026"
+    assert client.get("/v1/references", params={"filter": 'year="2026"'}).json()["meta"]["data_returned"] == 1
     info = client.get("/v1/info").json()["data"]["attributes"]
     assert info["available_licenses"] == ["CC-BY-4.0"]
     properties = client.get("/v1/info/structures").json()["data"]["properties"]

@@ -422,6 +422,8 @@ def _dataset(release: dict[str, Any], found: _Found, id_: str, hash_: str, name:
         **counts, "authors": release["authors"], "description": release["description"] or release["title"],
         "extended_id": f"{name}__{id_}", "license": release["license"], "equilibrium": False,
         "methods": sorted(found.methods), "software": sorted(found.software),
+        "doi": release["doi"], "publication_year": release["version"].partition(".")[0],
+        "links": json.dumps({"source-data": f"https://doi.org/{release['doi']}"}) if release["doi"] else None,
     }  # fmt: skip
 
 

@@ -20,13 +20,17 @@ from optimade.models import LinksResource, ReferenceResource, StructureResource
 from optimade.server.entry_collections.entry_collections import EntryCollection
 
 from hullforge import __version__
+from hullforge.config_release import Creator
 from hullforge.errors import TableError
 from hullforge.release import layout, optimade_entries
 from hullforge.release.optimade_filter import Condition, Kind, Parser, Transformer, condition
 
 _SHARED = {"id": Kind.TEXT, "type": Kind.TEXT, "immutable_id": Kind.TEXT, "last_modified": Kind.TIME}
 _LINKS = _SHARED | {"name": Kind.TEXT, "link_type": Kind.TEXT}
-_REFERENCES = _SHARED | {"title": Kind.TEXT, "note": Kind.TEXT, "bib_type": Kind.TEXT, "authors": Kind.OPAQUE}
+_REFERENCES = _SHARED | {
+    **dict.fromkeys(("title", "note", "bib_type", "doi", "url", "year"), Kind.TEXT),
+    "authors": Kind.OPAQUE,
+}
 
 
 class Collection(EntryCollection):
@@ -78,6 +82,11 @@ class Collection(EntryCollection):
             row["last_modified"] = row["last_modified"].replace(tzinfo=UTC)
         if self.table == "structures":
             rows = [optimade_entries.document(row) for row in rows]
+        elif self.table == "references":
+            for row in rows:
+                row["authors"] = [
+                    {key: name for key, name in who.items() if name is not None} for who in row["authors"]
+                ]
         if single_entry:
             return rows, len(rows), False
         total = self._count((text, values))
@@ -163,18 +172,34 @@ def _add_reference(con: duckdb.DuckDBPyConnection, dataset: Mapping[str, Any]) -
     )
     con.execute(
         'CREATE TABLE "references" (id VARCHAR, type VARCHAR, immutable_id VARCHAR, last_modified TIMESTAMP,'
-        " title VARCHAR, note VARCHAR, bib_type VARCHAR, authors STRUCT(name VARCHAR)[])"
+        " title VARCHAR, note VARCHAR, bib_type VARCHAR, doi VARCHAR, url VARCHAR, year VARCHAR,"
+        " authors STRUCT(name VARCHAR, firstname VARCHAR, lastname VARCHAR)[])"
     )
     con.execute(
         """INSERT INTO "references" SELECT ?, 'references', NULL, (SELECT max(last_modified) FROM structures),
-        ?, ?, 'misc', ?""",
+        ?, ?, 'misc', ?, ?, ?, ?""",
         [
             f"{dataset['name']}-{dataset['version']}",
             dataset["title"],
             f"version {dataset['version']}, {dataset['license']}",
-            [{"name": name} for name in dataset["authors"]] or [{"name": dataset["name"]}],
+            dataset.get("doi"),
+            f"https://doi.org/{dataset['doi']}" if dataset.get("doi") else None,
+            dataset["version"].partition(".")[0],
+            _persons(dataset),
         ],
     )
+
+
+def _persons(dataset: Mapping[str, Any]) -> list[dict[str, str | None]]:
+    """Give those whose release it is: its creators, else its authors, else its name."""
+    creators = [Creator(**creator) for creator in dataset.get("creators", ())]
+    return [
+        {"name": creator.display, "firstname": creator.given, "lastname": creator.given and creator.family}
+        for creator in creators
+    ] or [
+        {"name": name, "firstname": None, "lastname": None}
+        for name in dataset["authors"] or [dataset["name"]]
+    ]
 
 
 def _page(dataset: Mapping[str, Any], con: duckdb.DuckDBPyConnection) -> str:
