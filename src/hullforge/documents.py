@@ -1,6 +1,7 @@
 """Documents made from the code, so that they can't drift from it: the config's JSON schema, the data dictionary."""
 
 import json
+from collections.abc import Collection
 
 from hullforge.config import Campaign
 from hullforge.store.schema import SCHEMA_VERSION, TABLES
@@ -11,8 +12,8 @@ def config_schema() -> str:
     return json.dumps(Campaign.model_json_schema(), indent=1, sort_keys=True) + "\n"
 
 
-def dictionary() -> str:
-    """Give the data dictionary of all tables as Markdown."""
+def dictionary(names: Collection[str] = tuple(TABLES)) -> str:
+    """Give the data dictionary of all tables, or of those named, as Markdown."""
     lines = [
         "# Data dictionary",
         "",
@@ -22,7 +23,7 @@ def dictionary() -> str:
             " metadata."
         ),
     ]
-    for table in TABLES.values():
+    for table in (table for name, table in TABLES.items() if name in names):
         lines += ["", f"## {table.name}", "", f"{table.description[0].upper()}{table.description[1:]}.", ""]
         lines += ["| column | type | unit | meaning | null when |", "|---|---|---|---|---|"]
         lines += [

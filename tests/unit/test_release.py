@@ -144,20 +144,6 @@ def test_the_front_matter_names_files_that_exist(release):
         assert (release / entry["data_files"]).is_file()
 
 
-def test_the_snippets_of_the_card_run(release, monkeypatch):
-    monkeypatch.chdir(release)
-    snippets = re.findall(r"```python\n(.*?)```", (release / layout.CARD).read_text(), re.DOTALL)
-    assert len(snippets) == 2
-    names: dict = {}
-    for snippet in snippets:
-        exec(snippet, names)
-    assert set(names["calculations"].functional) == {"PBE", "SCAN"}
-    assert len(names["stable"]) == 5
-    assert len(names["frames"]) == 14
-    assert len(names["energies"]) == 14
-    assert len(names["forces"]) == 7
-
-
 def test_single_files_keep_their_functional_for_pandas(release):
     assert set(pd.read_parquet(release / layout.table("hull", "SCAN")).functional) == {"SCAN"}
 

@@ -148,7 +148,7 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path, previous: P
     )
     atomic.write_text(folder / layout.PROPERTIES, properties.text())
     atomic.write_text(folder / layout.LOGICAL, logical.text(folder, layout.tables(folder)))
-    atomic.write_text(folder / layout.DICTIONARY, documents.dictionary())
+    atomic.write_text(folder / layout.DICTIONARY, documents.dictionary(_published(campaign)))
     atomic.write_text(folder / layout.LICENSE, card.licence(campaign))
     atomic.write_text(folder / layout.CITATION, citation.cff(campaign))
     atomic.write_json(folder / layout.DATACITE, citation.datacite(campaign))
@@ -244,6 +244,12 @@ def _check_ids(calculations: pa.Table, functionals: Sequence[str]) -> None:
             f"the rounds hold calculations with {', '.join(strangers)}, the configuration names only"
             f" {', '.join(functionals)}; add them to `functionals`, or release with the configuration of these rounds"
         )
+
+
+def _published(campaign: Campaign) -> list[str]:
+    """Names of the tables that the release of this campaign has."""
+    left_out = () if campaign.hull.known_phases is not None else layout.OPTIONAL
+    return [name for name in (*layout.WHOLE, *layout.BY_FUNCTIONAL) if name not in left_out]
 
 
 def _open_to_others(folder: Path) -> None:

@@ -140,18 +140,25 @@ def text(changes: Changes | None, keys: Mapping[str, tuple[Any, Any]], title: st
             for c in others
         ]
     lines += _distances(changes.moved)
-    told = {key: pair for key, pair in keys.items() if not key.startswith(_COUNTS)}
+    told = {key: pair for key, pair in keys.items() if not key.startswith(_ELSEWHERE)}
     if told:
         lines += ["", "## Settings and methods", "", "| key | before | now |", "|---|---|---|"]
         lines += [f"| `{key}` | {_cell(a)} | {_cell(b)} |" for key, (a, b) in sorted(told.items())]
     return "\n".join([*lines, ""])
 
 
-#: Keys of the data set row that only count, or repeat the configuration.
-_COUNTS = tuple(
-    f"{layout.DATASET} {key}"
-    for key in ("counts", "by_functional", "previous", "rounds", "elements", "version")
-)
+#: Keys that only count, or say once more what stands elsewhere.
+_ELSEWHERE = (
+    f"{layout.CONFIG} release.version",
+    f"{layout.CONFIG} release.previous",
+    *(
+        f"{layout.DATASET} {key}"
+        for key in (
+            "authors", "by_functional", "counts", "creators", "description", "doi", "elements", "functionals", "license",
+            "name", "previous", "rounds", "split_by", "title", "version",
+        )
+    ),
+)  # fmt: skip
 
 
 def _left_out(name: str, rows: list[Row]) -> Iterator[str]:
