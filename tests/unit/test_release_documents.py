@@ -9,6 +9,7 @@ import pytest
 import synthetic_campaign
 import yaml
 
+from conftest import ROOT
 from hullforge.release import build, citation, layout
 from hullforge.store import tables
 
@@ -26,6 +27,34 @@ def test_the_citation_names_title_version_and_authors(release):
     assert found["type"] == "dataset"
     assert found["authors"] == [{"name": "N. N."}]
     assert (found["title"], found["version"]) == ("Invented numbers", "2026.1")
+
+
+def cff_problems(text):
+    """What the format's own schema finds; cffconvert, which asks the same, needs another jsonschema than the lock's."""
+    import jsonschema
+
+    schema = json.loads((ROOT / "tests/data/cff-1.2.0.schema.json").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    return [error.message for error in jsonschema.Draft7Validator(schema).iter_errors(yaml.safe_load(text))]
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {},
+        {"authors": ["N. N."]},
+        {"doi": "10.5281/zenodo.12", "license": "MIT", "version": "2026.10"},
+        {"creators": [{"name": "Carberry, Josiah", "orcid": "0000-0002-1825-0097", "affiliation": "Brown"}]},
+        {"creators": [{"name": "The Oxides Team"}]},
+    ],
+)
+def test_the_citation_is_valid_by_the_schema_of_its_format(tmp_path, described):
+    settings = synthetic_campaign.campaign(
+        tmp_path, description="What it is for.", release={"title": "A: b", **described}
+    )
+    text = citation.cff(settings)
+    assert cff_problems(text) == []
+    assert cff_problems(text.replace("authors:", "writers:")), "the schema would find a mistake"
 
 
 def test_a_version_in_the_citation_stays_text(tmp_path):
