@@ -35,6 +35,7 @@ BENCHMARKS = {
     "release_memory": "peak memory of the release of up to 1e6 frames, in a process of its own",
     "collecting": "CPU time and peak memory of joining the batches of a round, against a plain copy",
     "planning": "CPU time and peak memory of `snakemake -n` for rounds of 500 000 calculations",
+    "kills": "calculations lost, duplicated and repeated after 50 kills of a campaign, and the bytes of its database",
     "optimade_latency": "seconds until `hullforge serve` answers, 2e5 structures, against its default collection",
 }
 

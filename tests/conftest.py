@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 #: Files that take longest, in the order in which they should start when several processes share the tests.
 LONGEST_FIRST = (
+    "test_kills.py",
     "test_laptop.py",
     "test_campaign.py",
     "test_vasp_campaign.py",
