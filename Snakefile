@@ -24,7 +24,7 @@ include: "rules/common.smk"
 # Sealed rounds are closed: their files are plain sources, no rule can plan them again.
 wildcard_constraints:
     round=OPEN_ROUNDS,
-    batch=r"\d+",
+    batch=r"\d+|retry",
     shard=r"\d+",
     functional="|".join(CAMPAIGN.functionals),
     theory=r"t1-[0-9a-f]{8}",

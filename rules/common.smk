@@ -53,6 +53,12 @@ SEALED = [f"{number:03d}" for number in seal.sealed_rounds(CAMPAIGN.folder)]
 MISSING = [path.as_posix() for path in seal.missing(CAMPAIGN.folder)]
 # A pattern that nothing matches stands for "no round is open".
 OPEN_ROUNDS = "|".join(r for r in ROUNDS if r not in SEALED) or "none-open"
+# Open rounds that try failures again (hullforge retry), in a batch of their own.
+RETRIED = [
+    r
+    for r in ROUNDS
+    if r not in SEALED and os.path.exists(f"{FOLDER}/round-{r}/retries.parquet")
+]
 FIRST = CAMPAIGN.functionals[0]
 # Functional and correction scheme of each hull, by the stem of its files; the first functional's first decides.
 HULLS = corrections.hulls(CAMPAIGN.functionals, CAMPAIGN.hull.corrections)
@@ -230,6 +236,13 @@ def batch_folder(wildcards, functional, batch):
 def dft_starts(wildcards):
     """What a batch starts from: pre-relaxed structures, promoted ones, or the functional before."""
     place = CAMPAIGN.functionals.index(wildcards.functional)
+    if wildcards.batch == "retry":
+        # Besides what failed with this functional, what the retry of the functional before saved.
+        before_ = CAMPAIGN.functionals[place - 1] if place > 1 else None
+        saved = batch_folder(wildcards, before_, "retry") if before_ else None
+        return [f"{FOLDER}/round-{wildcards.round}/retries.parquet"] + (
+            [f"{saved}/calculations.parquet"] if saved else []
+        )
     if place == 0:
         return (
             f"{FOLDER}/round-{wildcards.round}/prerelax/batch-{wildcards.batch}.parquet"
@@ -240,11 +253,17 @@ def dft_starts(wildcards):
     return f"{parent}/calculations.parquet"
 
 
+def batch_names(wildcards):
+    """Names of the batches of a round: numbers, and one for retries where there are any."""
+    return [
+        *range(round_of(wildcards).batches),
+        *(["retry"] if wildcards.round in RETRIED else []),
+    ]
+
+
 def first_batches(wildcards):
     """Folders of the first functional's batches."""
-    return [
-        batch_folder(wildcards, FIRST, b) for b in range(round_of(wildcards).batches)
-    ]
+    return [batch_folder(wildcards, FIRST, b) for b in batch_names(wildcards)]
 
 
 def batches(wildcards):
@@ -252,7 +271,7 @@ def batches(wildcards):
     return [
         batch_folder(wildcards, functional, b)
         for functional in CAMPAIGN.functionals
-        for b in range(round_of(wildcards).batches)
+        for b in batch_names(wildcards)
     ]
 
 

@@ -13,7 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hullforge import __version__, cli_diff, cli_export, cli_hull, cli_import, cli_serve, cli_stats
+from hullforge import (
+    __version__,
+    cli_diff,
+    cli_export,
+    cli_hull,
+    cli_import,
+    cli_init,
+    cli_retry,
+    cli_serve,
+    cli_stats,
+)
 from hullforge.errors import HullforgeError
 
 Command = Callable[[argparse.Namespace], int | None]
@@ -89,6 +99,7 @@ def _dft(a: argparse.Namespace) -> None:
     from hullforge.config import DftSettings, Execution, Limits, validated
     from hullforge.dft import batch
     from hullforge.store import atomic
+    from hullforge.store.progress import RETRY
 
     limits = Limits(
         step_time_s=a.step_time,
@@ -99,9 +110,10 @@ def _dft(a: argparse.Namespace) -> None:
     )
     section = atomic.read_json(a.execution) if a.execution else {}
     execution = validated(Execution, section, str(a.execution))
+    number = RETRY if a.batch == "retry" else int(a.batch)
     at_once = max(1, a.cores // execution.cores_per_calculation)
     batch.run(
-        _settings(DftSettings, a), a.starts, a.batch, a.work, a.out, at_once, limits, execution, a.stop_after
+        _settings(DftSettings, a), a.starts, number, a.work, a.out, at_once, limits, execution, a.stop_after
     )
 
 
@@ -362,6 +374,8 @@ def _parser() -> argparse.ArgumentParser:
     cli_serve.add(commands)
     cli_stats.add(commands)
     cli_diff.add(commands)
+    cli_init.add(commands)
+    cli_retry.add(commands)
 
     sub = stage("prototypes", _prototypes, "stage: compile the prototypes")
     sub.add_argument("--rejects", type=Path, required=True, help="table of what could not become a prototype")
@@ -399,8 +413,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True)
 
     sub = stage("dft", _dft, "stage: run one batch of calculations under custodian")
-    sub.add_argument("--starts", type=Path, required=True, help="table of starting geometries")
-    sub.add_argument("--batch", type=int, required=True)
+    sub.add_argument("--starts", type=Path, nargs="+", required=True, help="tables of starting geometries")
+    sub.add_argument("--batch", required=True, help="number of the batch, or retry")
     sub.add_argument("--work", type=Path, required=True, help="folder of running calculations")
     sub.add_argument("--cores", type=int, default=1, help="cores of this job, shared by calculations at once")
     sub.add_argument(

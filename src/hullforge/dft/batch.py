@@ -20,7 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pyarrow.parquet as pq
 from tqdm import tqdm
@@ -46,10 +46,12 @@ from hullforge.store.journal import Lock
 from hullforge.store.progress import BatchState
 from hullforge.store.vocabulary import FailureReason
 
-STARTS = ("prerelax", "promotion", "calculations")
+STARTS = ("prerelax", "promotion", "calculations", "retries")
 START_COLUMNS = ("candidate_id", "prototype_id", "structure_id", "numbers", "cell", "positions", "pbc")
 #: Columns by which the folder of the calculation before is found, in tables that have them.
 PARENT_COLUMNS = ("theory_id", "calculation_id")
+#: Columns that say what a retry tries again, and how.
+RETRY_COLUMNS = ("functional", "theory_id", "supersedes", "settings")
 RAW_FILES = (STEP_FILE, RESULT_FILE, FRAMES_FILE, "custodian.json")
 #: Bytes kept of the end of an engine's own output.
 LOG_TAIL = 20_000
@@ -61,7 +63,7 @@ LONGEST_MESSAGE = 300
 
 def run(
     settings: DftSettings,
-    starts: Path,
+    starts: Path | Sequence[Path],
     batch: int,
     work: Path,
     out: Path,
@@ -72,8 +74,8 @@ def run(
 ) -> None:
     """Compute the starts of one batch and write its tables into the folder `out`.
 
-    `starts` is a table prerelax, promotion (rows of `batch`) or calculations (all rows, from their final
-    geometry). `workers` calculations run at once; `execution` says how a program of its own is started. Writes
+    `starts` is a table prerelax, promotion (rows of `batch`), calculations (all rows, from their final geometry) or
+    retries (rows of the functional), or several. `workers` calculations run at once; `execution` says how a program of its own is started. Writes
     calculations, frames, failures and costs .parquet and raw.tar.gz; an empty batch writes empty ones.
 
     After `stop_after_s`, on SIGUSR1, and some time before SLURM's end of the job nothing new is started and
@@ -90,8 +92,8 @@ def run(
     context = Context.of(settings, work, limits, execution)
     workplace.scratch(context.execution)
     clock = Clock.of(stop_after_s, limits.closing_s)
-    todo = read_starts(context, starts, batch)
-    label = f"{settings.functional} round {settings.round} batch {batch}"
+    todo = read_starts(context, [starts] if isinstance(starts, Path) else starts, batch)
+    label = f"{settings.functional} round {settings.round} batch {progress.name_of(batch)}"
     told = progress.Notes(
         work,
         settings.round,
@@ -106,22 +108,29 @@ def run(
     told.end(BatchState.FINISHED)
 
 
-def read_starts(context: Context, path: Path, batch: int) -> list[Start]:
+def read_starts(context: Context, paths: Sequence[Path], batch: int) -> list[Start]:
     """Read the batch's starts, sorted by calculation id; raises `TableError` when one appears twice."""
-    name = _table_name(path)
-    columns = (*START_COLUMNS, *PARENT_COLUMNS) if name == "calculations" else (*START_COLUMNS, "batch")
-    found = [
-        context.start(row)
-        for row in tables.read_rows(path, name, columns)
-        if row.get("batch", batch) == batch
-    ]
+    found = [context.start(row) for path in paths for row in _start_rows(context, path, batch)]
     found.sort(key=lambda start: start.calculation_id)
     for one, other in pairwise(found):
         if one.calculation_id == other.calculation_id:
             raise TableError(
-                f"{path}: candidate {one.row['candidate_id']} starts twice from the same geometry"
+                f"{paths[0]}: candidate {one.row['candidate_id']} starts twice from the same geometry"
             )
     return found
+
+
+def _start_rows(context: Context, path: Path, batch: int) -> list[dict[str, Any]]:
+    """Give the rows of a table of starts that this batch computes."""
+    name = _table_name(path)
+    if name == "calculations":
+        return tables.read_rows(path, name, (*START_COLUMNS, *PARENT_COLUMNS))
+    if name == "retries":
+        mine = (context.settings.functional, context.theory_id)
+        rows_ = tables.read_rows(path, name, (*START_COLUMNS, *RETRY_COLUMNS))
+        return [row for row in rows_ if (row["functional"], row["theory_id"]) == mine]
+    rows_ = tables.read_rows(path, name, (*START_COLUMNS, "batch"))
+    return [row for row in rows_ if row["batch"] == batch]
 
 
 def _table_name(path: Path) -> str:

@@ -6,6 +6,7 @@ record, which is why interrupted and undisturbed runs give the same rows.
 """
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,16 @@ class Start:
     calculation_id: str
     row: dict[str, Any]
     geometry: Geometry
+    #: What a retry changes: numerics, limits, max_ionic_steps.
+    retry: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> list[str]:
+        """What a retry changes, 'setting=value'; limits decide no result and are left out."""
+        changed = dict(self.retry.get("numerics", {}))
+        if self.retry.get("max_ionic_steps"):
+            changed["max_ionic_steps"] = self.retry["max_ionic_steps"]
+        return [f"{key}={json.dumps(value)}" for key, value in sorted(changed.items())]
 
 
 @dataclass(frozen=True)
@@ -146,8 +157,10 @@ class Context:
             positions=[list(xyz) for xyz in row["positions"]],
             pbc=list(row["pbc"]),
         )
-        name = ids.calculation_id(self.theory_id, row["candidate_id"], row["structure_id"])
-        return Start(name, row, geometry)
+        name = ids.calculation_id(
+            self.theory_id, row["candidate_id"], row["structure_id"], row.get("supersedes")
+        )
+        return Start(name, row, geometry, json.loads(row.get("settings") or "{}"))
 
     def folder(self, start: Start) -> Path:
         """Folder of a calculation."""
@@ -179,6 +192,7 @@ class Context:
                 "max_ionic_steps": [step.max_ionic_steps for step in self.steps],
                 "start": start.geometry.model_dump(mode="json"),
                 "faults": self.faults(start),
+                **({"retry": start.changes} if start.changes else {}),
             },
         )
 
@@ -358,7 +372,7 @@ def run_step(
         run = StepRun(
             place,
             context.engine,
-            context.limits,
+            context.limits.model_copy(update=start.retry.get("limits", {})),
             site.lock,
             context.running,
             execution=context.execution,
@@ -410,10 +424,13 @@ def _input(context: Context, start: Start, step: Step, geometry: Geometry) -> St
             **engine.physics(functional, step, geometry, protocol),
             **engine.known(start.row["candidate_id"], context.settings.engine),
         },
-        numerics=engine.numerics(functional, step, geometry, protocol),
+        numerics={
+            **engine.numerics(functional, step, geometry, protocol),
+            **start.retry.get("numerics", {}),
+        },
         fmax=step.fmax,
         smax=step.smax,
-        max_ionic_steps=step.max_ionic_steps,
+        max_ionic_steps=start.retry.get("max_ionic_steps") or step.max_ionic_steps,
         forces=step.forces,
     )
 

@@ -37,7 +37,9 @@ def _common(context: Context, start: Start, outcome: Outcome) -> dict[str, Any]:
             for a in s.attempts
             if a.code
         ],
-        "corrections": [f"{s.name}:{c}" for s in outcome.steps for a in s.attempts for c in a.corrections],
+        "supersedes": start.row.get("supersedes"),
+        "corrections": [f"retry:{change}" for change in start.changes]
+        + [f"{s.name}:{c}" for s in outcome.steps for a in s.attempts for c in a.corrections],
         "protocol_drift": [f"{s.name}:{change}" for s in outcome.steps for change in s.drift],
     }
 

@@ -49,7 +49,9 @@ def calculation_problems(row: Row) -> Iterator[str]:
     yield from geometry_problems(row)
     if abs(row["energy"] / len(row["numbers"]) - row["energy_per_atom"]) > TOLERANCE:
         yield f"energy {row['energy']} eV is not {row['energy_per_atom']} eV/atom times {len(row['numbers'])} atoms"
-    made = ids.calculation_id(row["theory_id"], row["candidate_id"], row["parent_structure_id"])
+    made = ids.calculation_id(
+        row["theory_id"], row["candidate_id"], row["parent_structure_id"], row.get("supersedes")
+    )
     if made != row["calculation_id"]:
         yield "the id is not that of its theory, candidate and starting geometry"
     if row["forces"] is not None and row["max_force"] is not None:

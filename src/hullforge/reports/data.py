@@ -117,6 +117,7 @@ class Campaign:
         """Give one row per selected candidate, sorted by round and candidate."""
         placed = {row["candidate_id"]: row for row in self.hulls[self.first]}
         failed = {row["candidate_id"] for row in self.failures if row["functional"] == self.first}
+        failed -= placed.keys()  # a retry saved them
         return [
             self._row(selected, placed.get(selected["candidate_id"]), failed)
             for selected in sorted(self.selections, key=lambda row: (row["round"], row["candidate_id"]))

@@ -111,19 +111,23 @@ def _round(
     counts = _from_round(here, campaign.functionals, cores, broken) if sealed else None
     found = progress.read(folder / "work", number) if not sealed else {}
     functionals = []
+    retries = _retries(here, broken)
+    numbers = [*range(batches), *([progress.RETRY] if retries else [])]
     for place, (functional, theory) in enumerate(theories.items()):
-        folders = [f"{here}/dft/{functional}-{theory}/batch-{b}" for b in range(batches)]
+        folders = [f"{here}/dft/{functional}-{theory}/batch-{progress.name_of(b)}" for b in numbers]
         finished = [_exists(f"{batch}/calculations.parquet") for batch in folders]
         stages.append(_stage(f"dft {functional}", finished))
         if counts is not None:
             mine = counts[functional]
             mine.batches[BatchState.FINISHED] = sum(finished)
         else:
-            own = [found.get((functional, theory, b)) for b in range(batches)]
+            own = [found.get((functional, theory, b)) for b in numbers]
             mine = _from_batches(folders, finished, own, cores, now, broken)
             notes += [(number, one) for one in own if one is not None]
         plan = "promotion" if place else "selection"
         planned = _number(here / f"{plan}.parquet", plan, broken)
+        if planned is not None:
+            planned += retries[functional]
         functionals.append({
             "functional": functional,
             "planned": planned,
@@ -177,6 +181,17 @@ def _number(path: Path, name: str, broken: list[str]) -> int | None:
     except TableError as error:
         broken.append(str(error))
         return None
+
+
+def _retries(here: Path, broken: list[str]) -> Counter[str]:
+    """Count the retries of a round by functional."""
+    path = here / "retries.parquet"
+    try:
+        rows = _values(path, "retries", ["functional"]) if path.is_file() else []
+    except TableError as error:
+        broken.append(str(error))
+        return Counter()
+    return Counter({row["functional"]: row["n"] for row in rows})
 
 
 def _from_round(here: Path, functionals: Sequence[str], cores: int, broken: list[str]) -> dict[str, Counts]:
@@ -280,7 +295,7 @@ def _errors(folder: Path, notes: Sequence[tuple[int, Progress]]) -> list[dict[st
             folder
             / "logs"
             / f"round-{number:03d}"
-            / f"dft-{note.functional}-{note.theory_id}-{note.batch}.log"
+            / f"dft-{note.functional}-{note.theory_id}-{progress.name_of(note.batch)}.log"
         )
         if note.message:
             errors.append({
@@ -291,7 +306,7 @@ def _errors(folder: Path, notes: Sequence[tuple[int, Progress]]) -> list[dict[st
             place = journal.folder_of(folder / "work", note.theory_id, error["calculation_id"])
             if not place.is_dir():
                 # Swept: what is left of it is in the batch's archive.
-                batch = f"{note.functional}-{note.theory_id}/batch-{note.batch}"
+                batch = f"{note.functional}-{note.theory_id}/batch-{progress.name_of(note.batch)}"
                 place = folder / f"round-{number:03d}" / "dft" / batch / "raw.tar.gz"
             errors.append({**where, **error, "path": place.as_posix()})
         if len(errors) >= NAMED:

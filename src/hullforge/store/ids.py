@@ -53,9 +53,15 @@ def candidate_id(prototype_id: str, elements: list[str] | tuple[str, ...]) -> st
     return content_id("c1", {"prototype_id": prototype_id, "elements": list(elements)})
 
 
-def calculation_id(theory_id: str, candidate: str | None, start_structure_id: str) -> str:
-    """Id of a calculation: which theory, of which candidate (none for an imported one), from which geometry."""
-    return content_id("k1", {"theory_id": theory_id, "candidate_id": candidate, "start": start_structure_id})
+def calculation_id(
+    theory_id: str, candidate: str | None, start_structure_id: str, supersedes: str | None = None
+) -> str:
+    """Id of a calculation: which theory, of which candidate (none for an imported one), from which geometry.
+
+    One that tries a failed calculation again (`supersedes`) has an id of its own.
+    """
+    content = {"theory_id": theory_id, "candidate_id": candidate, "start": start_structure_id}
+    return content_id("k1", content if supersedes is None else {**content, "supersedes": supersedes})
 
 
 def unit_interval(seed: int, *parts: str) -> float:

@@ -23,6 +23,13 @@ INTERVAL_S = 10.0
 STALE_S = 300.0
 #: Failures that a batch names; the newest.
 NAMED = 3
+#: Number of the batch of a round's retries.
+RETRY = -1
+
+
+def name_of(batch: int) -> str:
+    """Give a batch's name in paths: its number, or the word for retries."""
+    return "retry" if batch == RETRY else str(batch)
 
 
 class BatchState(StrEnum):

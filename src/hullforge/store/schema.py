@@ -94,6 +94,15 @@ START = (
     C("structure_id", STR, "id of the geometry in this row"),
     *GEOMETRY, *DERIVED,
 )  # fmt: skip
+#: Appended, so that tables made before retries existed are read as they are.
+SUPERSEDES = Column(
+    "supersedes",
+    STR,
+    "failed calculation that this one tries again, with other settings; its row stays",
+    "",
+    "the first try",
+    added=True,
+)
 #: What a release adds to a table of the rounds.
 SIDES = (
     Column("structure_group", STR, "what is kept on one side of the split: the reduced formula, or the chemical system", "", "not of a release", added=True),
@@ -227,6 +236,19 @@ TABLES: dict[str, Table] = {
             ),
         ),
         Table(
+            "retries",
+            "failures that an open round tries again, from the same geometry with other settings",
+            ("functional", "candidate_id"),
+            (
+                *START,
+                FUNCTIONAL,
+                THEORY_ID,
+                C("supersedes", STR, "the failed calculation"),
+                C("reason", STR, "why it failed"),
+                C("settings", STR, "what is changed, as JSON: numerics, limits, max_ionic_steps"),
+            ),
+        ),
+        Table(
             "calculations",
             "one row per structure and functional with a converged result",
             ("functional", "nelements", "chemsys", "chemical_formula_reduced", "calculation_id"),
@@ -269,6 +291,7 @@ TABLES: dict[str, Table] = {
                 *GEOMETRY,
                 *DERIVED,
                 *SIDES,
+                SUPERSEDES,
             ),
         ),
         Table(
@@ -346,6 +369,7 @@ TABLES: dict[str, Table] = {
                 C("protocol_drift", many(STR), "corrections that touch the energy"),
                 *GEOMETRY,
                 *DERIVED,
+                SUPERSEDES,
             ),
         ),
         Table(
