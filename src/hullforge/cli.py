@@ -6,8 +6,11 @@ function. Modules are imported inside the commands, so that `hullforge status` s
 
 import argparse
 import contextlib
+import errno
 import json
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,8 +44,28 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if (words := _machine_fault(error)) is None:
+            raise
+        logging.getLogger("hullforge").error("%s", words)
+        return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _machine_fault(error: OSError) -> str | None:
+    """Say in one sentence what is wrong with the machine; None for what may be a defect of hullforge."""
+    # pyarrow gives the number in the text alone.
+    found = re.search(r"\[[Ee]rrno (\d+)\]", str(error))
+    number = error.errno or (int(found[1]) if found else 0)
+    where = f"{error.filename}: " if error.filename else ""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        need = "make room"
+    elif number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        need = "make the folder writable"
+    else:
+        return None
+    return f"{where}{os.strerror(number)}. Nothing that is finished is lost: {need}, then run the same command again"
 
 
 def _start_logging(log: Path | None) -> None:

@@ -269,13 +269,16 @@ class StepRun:
             self.engine.collect(self.folder)
 
     def machine_fault(self) -> str:
-        """Say why an attempt of an engine with files of its own failed for no fault of the structure; empty: it did not."""
-        if not self.engine.outputs:
-            return ""
+        """Say why an attempt failed for no fault of the structure; empty: it did not.
+
+        That there is no output at all means so only for an engine with files of its own.
+        """
         said = [path for name in (STDOUT_FILE, STDERR_FILE) if (path := self.folder / name).exists()]
         ends = [path.read_bytes()[-WORDS_TAIL:] for path in said]
         if any(words in end for end in ends for words in FULL_DISK):
             return "on a full disk"
+        if not self.engine.outputs:
+            return ""
         if any(ends) or any((self.folder / name).exists() for name in self.engine.outputs):
             return ""
         return "without any output"

@@ -9,6 +9,7 @@ that the process itself died. It never decides on corrections and never changes 
 
 import contextlib
 import ctypes
+import errno
 import importlib
 import os
 import resource
@@ -78,6 +79,10 @@ def run(step: StepInput, folder: Path) -> StepResult:
         outcome = {"status": "ok", **_carry_out(step, folder, frames)}
     except StepError as error:
         outcome = {"status": "error", "code": error.code, "message": str(error)}
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # the machine's fault: no result, so that nobody takes it for the structure's
+        outcome = {"status": "error", "code": classify(error), "message": explain(error)}
     # The boundary between foreign code and typed results: anything may come, and all of it is a result.
     except Exception as error:  # noqa: BLE001
         outcome = {"status": "error", "code": classify(error), "message": explain(error)}
