@@ -157,7 +157,13 @@ def hull_before(wildcards):
     if int(wildcards.round) == 0:
         return []
     hull = getattr(wildcards, "hull", FIRST_HULL)
-    return [f"{before(wildcards)}/hull/{hull}.parquet"]
+    return there([f"{before(wildcards)}/hull/{hull}.parquet"])
+
+
+def there(files):
+    """Leave out what sealed rounds lack: hulls of functionals that came to the campaign later."""
+    sealed = tuple(f"{FOLDER}/round-{r}/" for r in SEALED)
+    return [f for f in files if not f.startswith(sealed) or os.path.exists(f)]
 
 
 def round_of(wildcards):
@@ -297,11 +303,11 @@ def first_tables_so_far(wildcards):
 
 def hulls_after(wildcards):
     """Hull of the round before and of this one, for each functional."""
-    return [
+    return there(
         f"{folder}/hull/{hull}.parquet"
         for folder in rounds_up_to(wildcards)[-2:]
         for hull in HULLS
-    ] + [
+    ) + [
         path
         for folder in rounds_up_to(wildcards)[-2:]
         for path in known_beside(f"{folder}/hull/{FIRST_HULL}")

@@ -68,11 +68,13 @@ class Queued:
     path: Path
     reasons: Counter[str]
     left_out: Counter[str]
+    dry_run: bool = False
 
     def text(self) -> str:
         """Give it in words."""
         total = sum(self.reasons.values())
-        lines = [f"round {self.round}: {total} failures are tried again ({self.path})"]
+        verb = "would be" if self.dry_run else "are"
+        lines = [f"round {self.round}: {total} failures {verb} tried again ({self.path})"]
         lines += [f"  {number} {reason}" for reason, number in sorted(self.reasons.items())]
         lines += [f"  {number} left out: {why}" for why, number in sorted(self.left_out.items())]
         return "\n".join(lines)
@@ -117,7 +119,7 @@ def run(campaign: Campaign, wish: Wish, *, dry_run: bool = False) -> Queued:
         queued[row["calculation_id"]] = _retry_row(row, round_, wish.settings)
     if taken and not dry_run:
         tables.write(path, "retries", list(queued.values()))
-    return Queued(round_, path, taken, left_out)
+    return Queued(round_, path, taken, left_out, dry_run)
 
 
 def history(folder: Path) -> tuple[dict[str, dict[str, Any]], set[str]]:
