@@ -53,14 +53,20 @@ class Column:
 
     def field(self) -> pa.Field:
         """Give the Arrow field, with unit and description as metadata."""
-        metadata = {"description": self.description}
-        if self.unit:
-            metadata["unit"] = self.unit
+        metadata = {"description": self.description, "unit": self.unit or _no_unit(self.type)}
         if self.null:
             metadata["null"] = self.null
         if self.length:
             metadata["length"] = str(self.length)
         return pa.field(self.name, self.type, nullable=bool(self.null), metadata=metadata)
+
+
+def _no_unit(type_: pa.DataType) -> str:
+    """Give OPTIMADE's word for what has no unit: numbers are dimensionless, for all else units are inapplicable."""
+    while pa.types.is_list(type_) or pa.types.is_fixed_size_list(type_):
+        type_ = type_.value_type
+    is_number = pa.types.is_integer(type_) or pa.types.is_floating(type_)
+    return "dimensionless" if is_number else "inapplicable"
 
 
 def P(column: str) -> Column:  # noqa: N802

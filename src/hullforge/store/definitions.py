@@ -138,13 +138,37 @@ SEVEN = (
 TABLES = ("calculations", "frames", "hull", "properties")
 
 
+#: Columns of geometry and composition by the names that OPTIMADE's structures and ColabFit's configurations have for
+#: them. Cells are flat here; `pbc` is true where a dimension type is 1.
+STANDARD = {
+    "numbers": {"colabfit": "atomic_numbers"},
+    "cell": {"optimade": "lattice_vectors", "colabfit": "cell"},
+    "positions": {"optimade": "cartesian_site_positions", "colabfit": "positions"},
+    "pbc": {"optimade": "dimension_types", "colabfit": "pbc"},
+    "space_group_it_number": {"optimade": "space_group_it_number"},
+    **{
+        name: {"optimade": name, "colabfit": name}
+        for name in ("nsites", "elements", "nelements", "chemical_formula_reduced")
+    },
+}
+#: Published tables whose rows are structures made of elements; a prototype has none, a selection no geometry.
+OF_STRUCTURES = (
+    "structures", "calculations", "frames", "failures", "hull", "properties", "known_phases", "rejections",
+)  # fmt: skip
+
+
 def of(column: str) -> Definition:
     """Give the definition of a column's property; raises `KeyError` for a column that holds none."""
     return _BY_COLUMN[column]
 
 
 def metadata(table: str, column: str) -> dict[str, str]:
-    """Give what a column's field metadata says of its property: the id, and ColabFit's name where it has one."""
+    """Give what a column's field metadata says of its meaning elsewhere.
+
+    That is the id of its property (`property`), and its name in ColabFit's standard and in OPTIMADE, where it has one.
+    """
+    if column in STANDARD and table in OF_STRUCTURES:
+        return STANDARD[column]
     found = _BY_COLUMN.get(column)
     if found is None or table not in TABLES:
         return {}

@@ -338,7 +338,7 @@ TABLES: dict[str, Table] = {
             ("table", "change", "id"),
             (
                 C("table", STR, "table that the id belongs to: structures, calculations, frames or prototypes"),
-                C("id", STR, "id"),
+                C("id", STR, "id in that table: structure_id, calculation_id, frame_id or prototype_id"),
                 C("change", STR, "added, changed, superseded or withdrawn"),
                 C("version", STR, "version of the release in which that happened"),
                 C("superseded_by", STR, "calculation in its place", "", "none is"),
