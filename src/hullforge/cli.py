@@ -186,6 +186,13 @@ def _train(a: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+def _fit(a: argparse.Namespace) -> None:
+    from hullforge.config import FitSettings
+    from hullforge.potentials import train
+
+    train.run(_settings(FitSettings, a), a.frames, a.calculations, a.out, a.previous, a.checkpoint)
+
+
 def _report(a: argparse.Namespace) -> None:
     from hullforge.dft.engines import base
     from hullforge.reports import report
@@ -510,6 +517,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--checkpoint", type=Path, help="file from which a killed training goes on")
     sub.add_argument("--out", type=Path, required=True, help="folder of the screener")
+
+    sub = stage("fit", _fit, "stage: train a potential on the frames of one functional, of all rounds so far")
+    sub.add_argument("--frames", type=Path, nargs="+", required=True)
+    sub.add_argument("--calculations", type=Path, nargs="+", required=True)
+    sub.add_argument("--previous", type=Path, help="model folder of the round before, for a warm start")
+    sub.add_argument("--checkpoint", type=Path, help="file from which a killed training goes on")
+    sub.add_argument(
+        "--out", type=Path, required=True, help="model folder of matgl, metrics and curve beside it"
+    )
 
     sub = stage("report", _report, "stage: write the report of a round", settings=False)
     sub.add_argument("--campaign", required=True)

@@ -18,6 +18,7 @@ from hullforge.config_release import Split as Split
 from hullforge.config_release import with_version as with_version
 from hullforge.config_resources import Resources as Resources
 from hullforge.config_resources import StageResources as StageResources
+from hullforge.config_training import PotentialTraining as PotentialTraining
 from hullforge.config_training import Pretraining as Pretraining
 from hullforge.config_training import Share
 from hullforge.config_training import Training as Training
@@ -479,6 +480,16 @@ class LabelSettings(Section):
     site_groups: tuple[SiteGroups, ...] = ()
     prerelax: Prerelax
     number: int
+    seed: int
+
+
+class FitSettings(Section):
+    """What the training of a potential on the frames of one functional depends on."""
+
+    potential_training: PotentialTraining
+    curation: Curation
+    functional: str
+    elements: tuple[str, ...]
     seed: int
 
 

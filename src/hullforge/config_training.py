@@ -1,8 +1,9 @@
-"""The section `training` of a campaign: how the screener learns.
+"""The sections `training` and `potential_training` of a campaign: how the screener and a potential learn.
 
 A part of `hullforge.config`, which is where all others take it from.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -77,5 +78,45 @@ class Training(Section):
         if self.calibration_folds and self.validation_share:
             raise ValueError(
                 "training.calibration_folds and validation_share both calibrate the uncertainty; set one of them to 0"
+            )
+        return self
+
+
+class PotentialTraining(Section):
+    """How an interatomic potential is trained on the campaign's own relaxation paths, with matgl.
+
+    Which frames it learns from, and which it never sees, is what `release.curation` says.
+    """
+
+    preset: Literal["tensornet-small", "tensornet", "m3gnet-small", "m3gnet"] = Field(
+        "tensornet-small", description="architecture and size; without effect where a model is gone on from"
+    )
+    start: Literal["scratch", "last_round", "model"] = Field(
+        "scratch",
+        description="random weights; those of the round before (in the first: of `model`, or random); those of `model`",
+    )
+    model: Path | None = Field(None, description="matgl model folder that is fine-tuned")
+    epochs: int = Field(100, ge=1, description="epochs of training")
+    batch_size: int = Field(16, ge=1, description="frames per optimisation step")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
+    warm_share: float = Field(
+        0.3, gt=0, le=1, description="factor on the peak learning rate where a model is gone on from"
+    )
+    energy_weight: float = Field(1.0, ge=0, description="weight of the energies, eV/atom, in the loss")
+    force_weight: float = Field(1.0, ge=0, description="weight of the forces, eV/angstrom, in the loss")
+    stress_weight: float = Field(0.1, ge=0, description="weight of the stresses, GPa, in the loss")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to train; auto: a GPU if there is one"
+    )
+
+    @model_validator(mode="after")
+    def _a_model_to_start_from(self) -> Self:
+        if self.start == "model" and self.model is None:
+            raise ValueError(
+                "potential_training.start: model needs potential_training.model, a matgl model folder"
+            )
+        if self.start == "scratch" and self.model is not None:
+            raise ValueError(
+                "potential_training.model is not used with start: scratch; set start to model or last_round"
             )
         return self

@@ -9,8 +9,8 @@ import synthetic_campaign
 from pydantic import ValidationError
 
 from hullforge.config import Curation, Split
-from hullforge.crystals import curation
-from hullforge.release import build, curate, layout
+from hullforge.crystals import curate, curation
+from hullforge.release import build, layout
 from hullforge.release.verify import verify
 from hullforge.store import streams, tables
 

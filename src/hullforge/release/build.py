@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from hullforge import config_release, documents
 from hullforge.config import Campaign
+from hullforge.crystals import curate
 from hullforge.crystals.matching import space_group_number
 from hullforge.errors import SealError, TableError
 from hullforge.release import (
@@ -28,7 +29,6 @@ from hullforge.release import (
     changes,
     citation,
     croissant,
-    curate,
     diff,
     extxyz,
     layout,
@@ -173,7 +173,7 @@ def _write_frames(
                 "calculation_id",
                 own["calculation_id"],
                 folder,
-                partial(_with_chemistry, own),
+                partial(curate.with_chemistry, own),
             )
             count = found[functional] = {"split": Counter(), "rejections": Counter()}
             out = folder / layout.table("frames", functional)
@@ -187,15 +187,6 @@ def _write_frames(
                 batches = (pa.Table.from_batches([batch]) for batch in file.iter_batches(_BATCH))
                 extxyz.write(folder / layout.extxyz("frames", functional), batches, extxyz.FRAME_INFO)
     return {functional: found[functional] for functional in campaign.functionals}
-
-
-def _with_chemistry(calculations: pa.Table, frames: pa.Table) -> pa.Table:
-    """Fill the columns of frames that say what their calculation is made of."""
-    rows = pc.index_in(frames["calculation_id"], value_set=calculations["calculation_id"])
-    for column in ("nelements", "chemsys", "chemical_formula_reduced"):
-        place = frames.column_names.index(column)
-        frames = frames.set_column(place, frames.schema.field(column), calculations[column].take(rows))
-    return frames
 
 
 def structures(calculations: dict[str, pa.Table]) -> pa.Table:

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hullforge.config import Curation
+from hullforge.crystals import curate
 from hullforge.errors import HullforgeError
 from hullforge.release import (
     card,
-    curate,
     extxyz,
     layout,
     logical,

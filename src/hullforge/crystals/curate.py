@@ -1,4 +1,4 @@
-"""Which frames of the rounds a release publishes: the rules of `hullforge.crystals.curation`, applied to a stream.
+"""Which frames of the rounds a release publishes and a potential learns from: the rules of `hullforge.crystals.curation`, applied to a stream.
 
 Comes in: the frames of one functional, piece by piece, and its calculations. Goes out: the frames that are kept, each
 with its side of the split, and a row of `rejections` for each that is not. Only frames are curated: calculations and
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hullforge.config import Curation
 from hullforge.crystals import curation, matching
@@ -54,6 +55,15 @@ def frames(
             _thin(piece, found, rules.thin_energy_per_atom)
         kept = sides.add(piece.filter(pa.array([rejection is None for rejection in found], pa.bool_())))
         yield kept, _rows(piece, found)
+
+
+def with_chemistry(calculations: pa.Table, frames: pa.Table) -> pa.Table:
+    """Fill the columns of frames that say what their calculation is made of."""
+    rows = pc.index_in(frames["calculation_id"], value_set=calculations["calculation_id"])
+    for column in ("nelements", "chemsys", "chemical_formula_reduced"):
+        place = frames.column_names.index(column)
+        frames = frames.set_column(place, frames.schema.field(column), calculations[column].take(rows))
+    return frames
 
 
 class Sides:
