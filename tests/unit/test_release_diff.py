@@ -129,6 +129,18 @@ def test_rows_of_a_file_that_only_one_release_has_are_named(releases, tmp_path):
     assert not change.removed
 
 
+def test_another_version_of_a_package_is_told(releases, tmp_path):
+    shutil.copytree(releases[0], tmp_path / "copy")
+    path = tmp_path / "copy" / layout.SOFTWARE
+    software = json.loads(path.read_text())
+    before = software["packages"]["numpy"]
+    software["packages"]["numpy"] = "0.1"
+    path.write_text(json.dumps(software))
+    assert diff.diff(releases[0], tmp_path / "copy").keys == {"software.json packages.numpy": (before, "0.1")}
+    path.unlink()
+    assert not diff.diff(releases[0], tmp_path / "copy").keys
+
+
 def test_a_folder_that_is_no_release_is_one_clear_error(releases, tmp_path):
     with pytest.raises(TableError, match="not a release"):
         diff.diff(releases[0], tmp_path)

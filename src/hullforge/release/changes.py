@@ -162,26 +162,20 @@ _ELSEWHERE = (
 
 
 def _left_out(name: str, rows: list[Row]) -> Iterator[str]:
+    """List the ids of one table that were left out; of frames, whose calculations are listed, only the reasons."""
     if not rows:
         return
-    yield from [
-        "",
-        f"## {name[0].upper()}{name[1:]} left out",
-        "",
-        "| id | change | reason |",
-        "|---|---|---|",
-    ]
+    reasons = Counter(row["reason"] or "not known" for row in rows)
+    told = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
+    yield from ["", f"## {name[0].upper()}{name[1:]} left out", "", f"{len(rows)}: {told}."]
+    if name == "frames":
+        return
+    yield from ["", "| id | change | reason |", "|---|---|---|"]
     for row in rows[:_LISTED]:
         instead = f", now `{row['superseded_by']}`" if row["superseded_by"] else ""
         yield f"| `{row['id']}` | {row['change']}{instead} | {row['reason'] or 'not known'} |"
     if len(rows) > _LISTED:
-        reasons = Counter(row["reason"] or "not known" for row in rows)
-        yield ""
-        yield (
-            f"{len(rows)} in all: "
-            + ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
-            + "."
-        )
+        yield f"| and {len(rows) - _LISTED} more | | |"
 
 
 def _distances(moved: Sequence[diff.Moved]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What changed between two releases: `hullforge diff`.
 
 Comes in: the folders of two releases. Goes out: a `Difference`: files and rows added, removed and changed (with the
-columns), hull distances that moved, keys of configuration and data set row. Every hull carries its number, so that
+columns), hull distances that moved, keys of configuration, data set row and software. Every hull carries its number, so that
 rows of hulls are compared without it and their floats within rounding; how many differ in nothing else is told apart.
 Row groups are read one at a time; of each row of the older release a hash of every column is kept, about 250 bytes a
 row. Changes nothing, and trusts no checksum: `hullforge verify` is for those.
@@ -129,9 +129,12 @@ def version(folder: Path) -> str:
 
 
 def keys(before: Path, after: Path) -> dict[str, tuple[Any, Any]]:
-    """Values before and after of the keys of configuration and data set row that differ."""
+    """Values before and after of the keys of configuration, data set row and software that differ."""
     found: dict[str, tuple[Any, Any]] = {}
-    for name in (layout.CONFIG, layout.DATASET):
+    names = [layout.CONFIG, layout.DATASET]
+    if all((folder / layout.SOFTWARE).is_file() for folder in (before, after)):  # early releases have none
+        names.append(layout.SOFTWARE)
+    for name in names:
         old, new = (_keys(folder / name) for folder in (before, after))
         found |= {
             f"{name} {key}": (old.get(key), new.get(key))
