@@ -165,8 +165,11 @@ def _write_frames(
     with tables.writer(folder / layout.table("rejections"), "rejections") as reject:
         # In the order of the table of rejections, which is one file.
         for functional in sorted(campaign.functionals):
-            paths = [r / "frames" / f"{functional}.parquet" for r in rounds]
             own = calculations[functional]
+            # A round from before the functional came to the campaign has no such file, and no such calculation.
+            files = [(r, r / "frames" / f"{functional}.parquet") for r in rounds]
+            computed = set(own["round"].to_pylist())
+            paths = [path for r, path in files if path.is_file() or int(r.name[-3:]) in computed]
             pieces = streams.sorted_pieces(
                 paths,
                 "frames",
