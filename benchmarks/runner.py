@@ -34,6 +34,7 @@ BENCHMARKS = {
     "release_identity": "SHA256SUMS of a campaign released twice, and logical hashes under two versions of pyarrow",
     "release_memory": "peak memory of the release of up to 1e6 frames, in a process of its own",
     "collecting": "CPU time and peak memory of joining the batches of a round, against a plain copy",
+    "batch_overhead": "own CPU time a structure of a batch of DFT calculations, beside that of its engine",
     "planning": "CPU time and peak memory of `snakemake -n` for rounds of 500 000 calculations",
     "kills": "calculations lost, duplicated and repeated after 50 kills of a campaign, and the bytes of its database",
     "optimade_latency": "seconds until `hullforge serve` answers, 2e5 structures, against its default collection",
