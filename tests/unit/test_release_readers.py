@@ -128,6 +128,31 @@ def test_mace_takes_every_number_of_the_exported_frames(release, wanted, tmp_pat
         }
 
 
+def test_nequip_takes_every_number_of_the_exported_frames(release, wanted, tmp_path):
+    """Its own code, as published, with doubles as default type; to the last bit."""
+    nequip = pytest.importorskip("nequip.data.ase")
+    import ase.io
+    import torch
+
+    written = export.run(release, tmp_path, Wish(Format.NEQUIP, functionals=("PBE",)))[0]
+    complete = [row for row in wanted if row["forces"] is not None and row["stress"] is not None]
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = [nequip.from_ase(atoms) for atoms in ase.io.read(written.path, index=":")]
+    finally:
+        torch.set_default_dtype(before)
+    assert len(found) == len(complete)
+    for frame, row in zip(found, complete, strict=True):
+        assert frame["atomic_numbers"].flatten().tolist() == row["numbers"]
+        assert frame["pos"].tolist() == row["positions"]
+        assert frame["cell"].flatten().tolist() == row["cell"]
+        assert frame["total_energy"].item() == row["energy"]
+        assert frame["forces"].tolist() == row["forces"]
+        xx, yy, zz, yz, xz, xy = row["stress"]
+        assert frame["stress"].flatten().tolist() == [xx, xy, xz, xy, yy, yz, xz, yz, zz]
+
+
 def test_matgl_takes_the_frames_as_the_documentation_says(release, wanted, tmp_path, monkeypatch):
     """The snippet itself is run."""
     pytest.importorskip("matgl")
