@@ -45,7 +45,18 @@ def compare(campaign: config.Campaign, folder: Path, number: int) -> runner.Outc
         call(
             "prerelax",
             config.PrerelaxSettings(prerelax=prerelax, seed=campaign.seed),
-            *("--prototypes", prototypes, "--selection", selection, "--batch", 0, "--workers", 1, "--out", starts),
+            *(
+                "--prototypes",
+                prototypes,
+                "--selection",
+                selection,
+                "--batch",
+                0,
+                "--workers",
+                1,
+                "--out",
+                starts,
+            ),
         )
         functional = campaign.functionals[0]
         protocol = protocols.load(campaign.protocol).only(functional, campaign.engine.name)
@@ -77,7 +88,16 @@ def judge(sides: dict[str, dict[str, dict[str, Any]]], number: int) -> runner.Ou
             for side in (sides["without starts"], sides["with starts"])
         ]
         if one is None or other is None:
-            rows.append([name, other and other["n_ionic_steps"], one and one["n_ionic_steps"], None, *volumes, start["status"]])
+            rows.append(
+                [
+                    name,
+                    other and other["n_ionic_steps"],
+                    one and one["n_ionic_steps"],
+                    None,
+                    *volumes,
+                    start["status"],
+                ]
+            )
             continue
         counts = one["n_ionic_steps"], other["n_ionic_steps"]
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
