@@ -1,5 +1,7 @@
 """One Snakemake a campaign, and no lock outlives its process."""
 
+import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +11,15 @@ import pytest
 from hullforge.store import runlock
 
 
+def let_all_go():
+    while runlock._HELD:
+        os.close(runlock._HELD.pop())
+
+
 @pytest.fixture(autouse=True)
 def let_go():
     yield
-    import os
-
-    while runlock._HELD:
-        os.close(runlock._HELD.pop())
+    let_all_go()
 
 
 def plant(folder: Path, *lines: str) -> Path:
@@ -32,6 +36,22 @@ def test_stale_locks_of_this_campaign_go_and_others_stay(tmp_path, monkeypatch):
     assert runlock.take_over(Path("results/mine")) == [mine]
     assert not mine.exists()
     assert other.exists()
+
+
+def test_stale_locks_in_the_database_go_and_others_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(".snakemake").mkdir()
+    paths = ["results/mine/a.parquet", "results/mine-too/a.parquet", "results/mine/b.parquet"]
+    with sqlite3.connect(".snakemake/metadata.db") as database:
+        runlock.take_over(Path("results/mine"))
+        database.execute("CREATE TABLE snakemake_locks (namespace TEXT, file_path TEXT, lock_type TEXT)")
+        database.executemany(
+            "INSERT INTO snakemake_locks VALUES ('x', ?, 'output')", [(path,) for path in paths]
+        )
+    let_all_go()
+    runlock.take_over(Path("results/mine"))
+    with sqlite3.connect(".snakemake/metadata.db") as database:
+        assert database.execute("SELECT file_path FROM snakemake_locks").fetchall() == [(paths[1],)]
 
 
 def test_a_campaign_that_runs_is_not_taken_over(tmp_path):

@@ -4,15 +4,20 @@ Snakemake leaves its lock files behind when it is killed, and then refuses to st
 One campaign is run by one Snakemake at a time; that is what the advisory lock here says, and the operating
 system releases it with its process, however that ends. Whoever holds it may clear away Snakemake's lock files
 of this campaign: the process that wrote them is gone. While another holds it, nothing is touched, and Snakemake's
-own lock refuses the second run. Lock files of other campaigns are left alone.
+own lock refuses the second run. Locks of other campaigns are left alone. Where Snakemake keeps its records in a
+database (the cluster's profile), its locks are rows of that.
 """
 
 import fcntl
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 #: Open descriptors of held locks: a lock lives as long as its process.
 _HELD: list[int] = []
+#: Seconds to wait for another process that writes to the database.
+BUSY_S = 30.0
 
 
 def take_over(folder: Path, snakemake: Path = Path(".snakemake")) -> list[Path]:
@@ -36,4 +41,19 @@ def take_over(folder: Path, snakemake: Path = Path(".snakemake")) -> list[Path]:
         if any(line.startswith(prefix) for line in lock.read_text().splitlines()):
             lock.unlink()
             removed.append(lock)
+    _clear_rows(snakemake / "metadata.db", prefix)
     return removed
+
+
+def _clear_rows(database: Path, prefix: str) -> None:
+    """Remove the locks of files below `prefix` from Snakemake's database, where there is one."""
+    if not database.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(database, timeout=BUSY_S)) as connection, connection:
+            connection.execute(
+                "DELETE FROM snakemake_locks WHERE substr(file_path, 1, ?) = ?", (len(prefix), prefix)
+            )
+    except sqlite3.Error:
+        # No such table, or no database: then Snakemake itself says what is wrong.
+        return
