@@ -21,6 +21,11 @@ if not workflow.config_settings.configfiles:
 include: "rules/common.smk"
 
 
+if CAMPAIGN.resources.container:
+
+    container: CAMPAIGN.resources.container
+
+
 # Sealed rounds are closed: their files are plain sources, no rule can plan them again.
 wildcard_constraints:
     round=OPEN_ROUNDS,

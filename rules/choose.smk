@@ -11,6 +11,8 @@ if "000" not in SEALED:
             f"{FOLDER}/logs/prototypes.log",
         conda:
             "../envs/hullforge.yaml"
+        envmodules:
+            *CAMPAIGN.resources.tables.modules,
         resources:
             **needs("tables"),
         params:
@@ -39,6 +41,8 @@ if HARVEST:
             round="|".join(r for r in ROUNDS[1:] if r not in SEALED) or "none-open",
         conda:
             "../envs/hullforge.yaml"
+        envmodules:
+            *CAMPAIGN.resources.tables.modules,
         resources:
             **needs("tables"),
         params:
@@ -66,6 +70,8 @@ rule screen:
         f"{FOLDER}/logs/round-{{round}}/screen-{{shard}}.log",
     conda:
         "../envs/learning.yaml"
+    envmodules:
+        *CAMPAIGN.resources.screen.modules,
     threads: cores_of("screen", 1)
     resources:
         **needs("screen"),
@@ -98,6 +104,8 @@ rule select:
         f"{FOLDER}/logs/round-{{round}}/select.log",
     conda:
         "../envs/hullforge.yaml"
+    envmodules:
+        *CAMPAIGN.resources.tables.modules,
     resources:
         **needs("tables"),
     params:
@@ -136,6 +144,8 @@ rule prerelax:
         f"{FOLDER}/logs/round-{{round}}/prerelax-{{batch}}.log",
     conda:
         "../envs/learning.yaml"
+    envmodules:
+        *CAMPAIGN.resources.prerelax.modules,
     threads: cores_of("prerelax")
     resources:
         **needs("prerelax"),

@@ -6,6 +6,7 @@ import os
 import re
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from hullforge import check
 from hullforge import config as settings
@@ -32,9 +33,11 @@ def load_campaign():
 def prepare():
     """What a real run needs before its first job: engine and potential are there, the folder is this campaign's."""
     try:
-        check.check_profile(
-            getattr(workflow.resource_settings.default_resources, "args", [])
-        )
+        asked = getattr(workflow.resource_settings.default_resources, "args", [])
+        check.check_profile(asked)
+        if any(word.startswith("slurm_partition=") for word in asked):
+            for line in filter(None, [check.earlier_jobs()]):
+                logger.warning(line)
         check.check_machine(CAMPAIGN)
         seal.claim(CAMPAIGN.folder, CAMPAIGN.campaign, len(CAMPAIGN.rounds))
         os.makedirs(WORK, exist_ok=True)

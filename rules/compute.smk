@@ -14,6 +14,8 @@ rule dft:
         f"{FOLDER}/logs/round-{{round}}/dft-{{functional}}-{{theory}}-{{batch}}.log",
     conda:
         "../envs/dft.yaml"
+    envmodules:
+        *CAMPAIGN.resources.dft.modules,
     threads: cores_of("dft")
     resources:
         **needs("dft"),
@@ -59,6 +61,8 @@ rule first_hull:
         f"{FOLDER}/logs/round-{{round}}/hull-{FIRST_HULL}.log",
     conda:
         "../envs/hullforge.yaml"
+    envmodules:
+        *CAMPAIGN.resources.tables.modules,
     resources:
         **needs("tables"),
     params:
@@ -85,6 +89,8 @@ rule promote:
         f"{FOLDER}/logs/round-{{round}}/promote.log",
     conda:
         "../envs/hullforge.yaml"
+    envmodules:
+        *CAMPAIGN.resources.tables.modules,
     resources:
         **needs("tables"),
     params:
@@ -114,6 +120,8 @@ rule collect:
         f"{FOLDER}/logs/round-{{round}}/collect.log",
     conda:
         "../envs/hullforge.yaml"
+    envmodules:
+        *CAMPAIGN.resources.tables.modules,
     resources:
         **needs("tables"),
     params:
@@ -139,6 +147,8 @@ rule hull:
         hull="|".join(list(HULLS)[1:]) or "none-left",
     conda:
         "../envs/hullforge.yaml"
+    envmodules:
+        *CAMPAIGN.resources.tables.modules,
     resources:
         **needs("tables"),
     params:

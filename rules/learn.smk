@@ -11,6 +11,8 @@ if PRETRAINED:
             f"{FOLDER}/logs/label.log",
         conda:
             "../envs/learning.yaml"
+        envmodules:
+            *CAMPAIGN.resources.label.modules,
         threads: cores_of("label", 1)
         resources:
             **needs("label"),
@@ -39,6 +41,8 @@ if PRETRAINED:
             f"{FOLDER}/logs/pretrain.log",
         conda:
             "../envs/learning.yaml"
+        envmodules:
+            *CAMPAIGN.resources.train.modules,
         threads: cores_of("train", 1)
         resources:
             **needs("train"),
@@ -70,6 +74,8 @@ rule train:
         f"{FOLDER}/logs/round-{{round}}/train.log",
     conda:
         "../envs/learning.yaml"
+    envmodules:
+        *CAMPAIGN.resources.train.modules,
     threads: cores_of("train", 1)
     resources:
         **needs("train"),

@@ -16,6 +16,8 @@ rule report:
         f"{FOLDER}/logs/round-{{round}}/report.log",
     conda:
         "../envs/hullforge.yaml"
+    envmodules:
+        *CAMPAIGN.resources.tables.modules,
     resources:
         **needs("tables"),
     params:
@@ -43,6 +45,8 @@ rule seal:
         f"{FOLDER}/logs/round-{{round}}/seal.log",
     conda:
         "../envs/hullforge.yaml"
+    envmodules:
+        *CAMPAIGN.resources.tables.modules,
     resources:
         **needs("tables"),
     params:
@@ -62,6 +66,8 @@ rule publish:
         f"{FOLDER}/logs/release-{{version}}.log",
     conda:
         "../envs/hullforge.yaml"
+    envmodules:
+        *CAMPAIGN.resources.tables.modules,
     resources:
         **needs("tables"),
     params:

@@ -4,7 +4,9 @@ Comes in: a campaign. Goes out: nothing, or one error that says which key, what 
 Cheap enough to run at every start: nothing here imports what computes.
 """
 
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from hullforge.config import Campaign, PrototypesSettings
 from hullforge.dft import protocol as protocols
@@ -17,6 +19,8 @@ from hullforge.thermo.corrections import Scheme
 
 #: What stands in the cluster's profile where the user has to fill in something.
 CHANGE_ME = "CHANGE_ME"
+#: Seconds that SLURM has for an answer.
+PATIENCE_S = 30.0
 
 
 def check_config(campaign: Campaign) -> None:
@@ -215,3 +219,28 @@ def check_profile(default_resources: Sequence[str]) -> None:
             f"profiles/slurm/config.v9+.yaml: {' and '.join(left)}: {CHANGE_ME} is still there; fill in what your cluster"
             " knows (sacctmgr show associations user=$USER; sinfo), or see docs/cluster.md for clusters without accounts"
         )
+
+
+def earlier_jobs() -> str:
+    """Say which jobs of an earlier Snakemake in this folder still wait in SLURM's queue; empty: none, or no SLURM.
+
+    A Snakemake that is started again can't know them, and sends their batches once more.
+    """
+    command = ["squeue", "--me", "--noheader", "--states=PENDING", "--format=%i|%Z|%k"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    here = str(Path.cwd())
+    found = []
+    for line in said.splitlines():
+        number, _, rest = line.partition("|")
+        folder, _, comment = rest.rpartition("|")
+        if folder == here and comment.startswith("rule_"):
+            found.append(number)
+    if not found:
+        return ""
+    return (
+        f"{len(found)} jobs of an earlier run in this folder still wait in SLURM's queue; this run does what they would do."
+        f" Unless another campaign is running here: scancel {' '.join(sorted(found))}"
+    )

@@ -81,7 +81,9 @@ def add(commands: Any) -> None:
         "--command", nargs="+", default=["vasp_std"], help="the program (vasp; default: vasp_std)"
     )
     sub.add_argument(
-        "--launcher", default="srun --exact -n {cores}", help="what stands before it (default: %(default)s)"
+        "--launcher",
+        default="srun --exact --mem=0 -n {cores}",
+        help="what stands before it (default: %(default)s)",
     )
     sub.add_argument(
         "--cores", type=int, default=16, help="cores of a calculation (vasp; default: %(default)s)"

@@ -171,7 +171,7 @@ class Execution(Section):
     )
     launcher: tuple[str, ...] = Field(
         (),
-        description="what stands before the command, such as mpirun -np {cores} or srun -n {cores} --exact; {cores} is"
+        description="what stands before the command, such as mpirun -np {cores} or srun --exact --mem=0 -n {cores}; {cores} is"
         " replaced by the cores of a calculation; empty: none",
     )
     cores_per_calculation: int = Field(

@@ -5,10 +5,14 @@ them, so changing them plans nothing. On a machine of one's own they are not use
 """
 
 import math
+from typing import Annotated
 
 from pydantic import Field
 
 from hullforge.sections import Section
+
+#: Names of modules are words of a shell command.
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$")]
 
 
 class StageResources(Section):
@@ -28,6 +32,9 @@ class StageResources(Section):
         " prerelax)",
     )
     gpus: int = Field(0, ge=0, description="GPUs of a job")
+    modules: tuple[ModuleName, ...] = Field(
+        (), description="environment modules loaded for a job, with snakemake --sdm env-modules"
+    )
     partition: str = Field(
         "",
         pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.,-]*)?$",
@@ -75,6 +82,11 @@ class Resources(Section):
         4320,
         ge=1,
         description="longest wall time that a job may ask for, in minutes: the partitions' own limit",
+    )
+    container: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_/.][A-Za-z0-9_./:@+-]*)?$",
+        description="image that all jobs run in, with snakemake --sdm apptainer: a file, or an address such as docker://...",
     )
     dft: DftResources = Field(DftResources(), description="a batch of calculations")
     prerelax: PrerelaxResources = Field(PrerelaxResources(), description="starting geometries of a batch")

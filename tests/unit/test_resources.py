@@ -37,6 +37,20 @@ def test_a_partition_is_a_name(name):
         StageResources(partition=name)
 
 
+@pytest.mark.parametrize("name", ["vasp;id", "vasp $(id)", "-v", "a b", ""])
+def test_a_module_is_a_name(name):
+    assert StageResources(modules=["vasp/6.4.3-intel+mkl"]).modules
+    with pytest.raises(ValueError, match="modules"):
+        StageResources(modules=[name])
+
+
+@pytest.mark.parametrize("name", ["a b.sif", "x.sif;id", "$(id)", "-h"])
+def test_a_container_is_a_file_or_an_address(name):
+    assert Resources(container="docker://ghcr.io/a/b:1.0").container
+    with pytest.raises(ValueError, match="container"):
+        Resources(container=name)
+
+
 def test_resources_are_no_part_of_what_is_published():
     assert "resources" in Campaign.model_fields
     assert "resources" in card._MACHINE
@@ -61,6 +75,20 @@ def test_the_default_profile_overrides_no_key_of_the_cluster_but_with_the_same_v
     default = yaml.safe_load((ROOT / "profiles/default/config.v9+.yaml").read_text())
     cluster = yaml.safe_load(PROFILE.read_text())
     assert default.items() <= cluster.items()
+
+
+def test_jobs_of_an_earlier_head_that_still_wait_are_named(tmp_path, monkeypatch):
+    here, there = tmp_path / "a|b", tmp_path / "there"
+    here.mkdir()
+    lines = [f"12|{here}|rule_dft_x", f"11|{here}|rule_dft_y", f"13|{there}|rule_dft_z", f"14|{here}|mine"]
+    program = tmp_path / "squeue"
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.chdir(here)
+    assert check.earlier_jobs().endswith("scancel 11 12")
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert check.earlier_jobs() == ""
 
 
 @pytest.mark.slow
