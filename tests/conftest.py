@@ -18,6 +18,7 @@ LONGEST_FIRST = (
     "test_laptop.py",
     "test_campaign.py",
     "test_vasp_campaign.py",
+    "test_slurm_campaign.py",
     "test_gpaw.py",
     "test_resume_gpaw.py",
     "test_replay_campaign.py",
