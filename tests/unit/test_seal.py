@@ -154,3 +154,15 @@ def test_missing_files_of_a_seal_are_named(tmp_path):
     (folder / "b.parquet").unlink()
     assert seal.missing(campaign) == [folder / "b.parquet"]
     assert seal.sealed_rounds(campaign) == []
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.json", "x.pt"])
+def test_a_round_with_a_file_that_was_cut_is_not_sealed(tmp_path, name):
+    from hullforge.dft import close
+
+    here = tmp_path / "round-000"
+    here.mkdir()
+    (here / name).write_bytes(b'PAR1{"half": ')
+    with pytest.raises(SealError, match=rf"{name}: cut short"):
+        close.run(here, tmp_path, tmp_path / "work")
+    assert not (here / "sealed.json").exists()
