@@ -26,6 +26,7 @@ BENCHMARKS = {
     "perovskites": "error of formation energies of cubic perovskites, against structure-blind baselines",
     "prerelax_speed": "cells of 2 to 12 atoms pre-relaxed per second by two workers, against chgnet's own relaxer",
     "steps_saved": "ionic steps of GPAW with pre-relaxation against without, structures of the laptop campaign",
+    "potential_training": "frames trained on per CPU second of one core, against matgl's own script; peak memory",
     "prerelax_gpu": "cells pre-relaxed per second on a GPU, in batches against one at a time",
     "hull_exactness": "distances to the hull against pymatgen's PhaseDiagram, and proofs of 1e6 entries",
     "hull_speed": "CPU time of a hull over 25 elements, against PatchedPhaseDiagram, and its growth to 1e6 entries",

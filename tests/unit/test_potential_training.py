@@ -8,8 +8,7 @@ import pytest
 
 pytest.importorskip("matgl")
 
-import emt_frames
-
+from benchmarks import emt_frames
 from hullforge import cli
 from hullforge.config import Curation, FitSettings, PotentialTraining, Prerelax, Split
 from hullforge.errors import ModelError
