@@ -1,33 +1,18 @@
 """`hullforge serve`: the consortium's validator against it, filters, and what it refuses."""
 
-import json
-import re
 import shutil
 import socket
-import subprocess
-import sys
 
 import pytest
 import synthetic_campaign
 
+import served
 from hullforge import cli
 from hullforge.release import build, layout, serve
 from hullforge.store import tables
 
 pytest.importorskip("duckdb")
 pytest.importorskip("optimade.server")
-
-#: Starts the command with a network that reaches this machine alone.
-OFFLINE = """
-import socket, sys
-real = socket.socket.connect
-def connect(self, address):
-    assert address[0] in ("127.0.0.1", "::1"), f"network: {address}"
-    return real(self, address)
-socket.socket.connect = connect
-from hullforge.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -83,27 +68,13 @@ def ask(client, filter_, **more):
 @pytest.fixture(scope="module")
 def address(release):
     """Where the command serves the release, as a user would start it."""
-    command = [sys.executable, "-c", OFFLINE, "serve", str(release), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            line = server.stdout.readline()
-            found = re.match(r"(http://127\.0\.0\.1:\d+)/ serves", line)
-            if not found:
-                server.terminate()
-                pytest.fail(line + server.stderr.read())
-            yield found[1]
-        finally:
-            server.terminate()
+    with served.served(release) as found:
+        yield found
 
 
 @pytest.mark.slow
 def test_the_validator_passes_on_a_machine_without_network(address):
-    validator = [sys.executable, "-c", "from optimade.validator import validate; validate()"]
-    run = subprocess.run(
-        [*validator, "--json", "--random-seed", "0", address], capture_output=True, text=True
-    )
-    result = json.loads(run.stdout)
-    assert run.returncode == 0, result
+    result = served.validated(address)
     assert (result["failure_count"], result["internal_failure_count"]) == (0, 0)
     assert result["success_count"] > 45
 

@@ -5,12 +5,15 @@ Uses the campaign in results/laptop where `make demo` has finished it; runs it w
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import mlcroissant
 import pytest
 
+import served
 from conftest import ROOT
 from hullforge.config import load
 from hullforge.release import verify
@@ -141,3 +144,36 @@ def test_static_steps_give_gaps_and_densities_of_states(calculations):
 def test_the_release_verifies(campaign, results):
     assert verify.verify(results / "release" / campaign.release.version) == []
     assert verify.verify(results) == []
+
+
+def test_the_card_of_the_release_is_enough_to_load_it(campaign, results):
+    """Each snippet runs in the folder of the release, in a program that has nothing of hullforge at hand."""
+    release = results / "release" / campaign.release.version
+    snippets = re.findall(r"```python\n(.*?)```", (release / "README.md").read_text(), re.DOTALL)
+    assert len(snippets) == 3
+    rows = tables.read_rows(release / "data/calculations/PBE.parquet", "calculations")
+    for snippet in snippets:
+        program = (
+            f"import sys\nsys.modules['hullforge'] = None\n{snippet}\n"
+            "print(len(energies), len(forces), sum(d is not None and d >= 0 for d in list(distances)))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=release, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        n_energies, n_forces, n_placed = map(int, done.stdout.split()[-3:])
+        assert n_energies == n_forces > 0
+        assert n_placed > 0
+        if "load_matgl" not in snippet:
+            assert n_energies == len(rows)
+
+
+def test_the_release_is_what_its_metadata_say(campaign, results):
+    """Croissant's own reader, and the consortium's validator for OPTIMADE, on what was computed."""
+    release = results / "release" / campaign.release.version
+    croissant = mlcroissant.Dataset(jsonld=release / "croissant.json")
+    assert not croissant.metadata.ctx.issues.errors
+    with served.served(release) as address:
+        counts = served.validated(address)
+    assert (counts["failure_count"], counts["internal_failure_count"]) == (0, 0)
+    assert counts["success_count"] > 45

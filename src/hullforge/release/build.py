@@ -142,6 +142,7 @@ def _write(campaign: Campaign, rounds: Sequence[Path], folder: Path, previous: P
     atomic.write_json(folder / layout.DATASET, dataset)
     atomic.write_json(folder / layout.SOFTWARE, software.document(campaign, calculations))
     atomic.write_text(folder / layout.LOCK, software.lock())
+    atomic.write_text(folder / layout.MATGL, card.template(layout.MATGL))
     differing = diff.keys(previous, folder) if previous else {}
     atomic.write_text(
         folder / layout.CHANGES, changes.text(found, differing, campaign.release.title, version)

@@ -138,6 +138,11 @@ def licence(campaign: Campaign) -> str:
     )
 
 
+def template(name: str) -> str:
+    """Give a file that goes into every release as it is."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
 def text(dataset: Mapping[str, Any]) -> str:
     """Give the data card as Markdown, with Hugging Face's front matter, from the data set row."""
     import jinja2

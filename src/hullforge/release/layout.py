@@ -21,6 +21,8 @@ DATASET, CONFIG, CARD, DICTIONARY, LICENSE = (
 PROPERTIES = "property_definitions.json"
 CHANGES = "CHANGES.md"
 SOFTWARE, LOCK = "software.json", "requirements.lock"
+#: Code for readers, which needs nothing of hullforge.
+MATGL = "load_matgl.py"
 CITATION = "CITATION.cff"
 DATACITE, ZENODO = "datacite.json", ".zenodo.json"
 CROISSANT = "croissant.json"
@@ -60,8 +62,12 @@ def sha256(path: Path) -> str:
 
 
 def files(folder: Path) -> list[str]:
-    """Names of all files of a release, relative to its folder and sorted; the list of checksums not among them."""
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Names of all files of a release, relative to its folder and sorted.
+
+    Neither the list of checksums is among them, nor what Python leaves behind when it imports a file of the release.
+    """
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    names = (path.as_posix() for path in paths if "__pycache__" not in path.parts)
     return sorted(name for name in names if name != SUMS)
 
 
