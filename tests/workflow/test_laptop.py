@@ -6,6 +6,7 @@ Uses the campaign in results/laptop where `make demo` has finished it; runs it w
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ import mlcroissant
 import pytest
 
 import served
+from benchmarks import release_identity
 from conftest import ROOT
 from hullforge.config import load
-from hullforge.release import verify
+from hullforge.release import build, layout, verify
 from hullforge.store import tables
 
 pytestmark = [pytest.mark.campaign, pytest.mark.slow, pytest.mark.gpaw]
@@ -177,3 +179,19 @@ def test_the_release_is_what_its_metadata_say(campaign, results):
         counts = served.validated(address)
     assert (counts["failure_count"], counts["internal_failure_count"]) == (0, 0)
     assert counts["success_count"] > 45
+
+
+def test_tables_in_other_files_and_orders_give_the_same_release(campaign, results, tmp_path):
+    left_out = shutil.ignore_patterns("dft", "prerelax", "screen", "screener", "report", "promotion.parquet")
+    sums = []
+    for name in ("straight", "disturbed"):
+        folder = tmp_path / name
+        rounds = [folder / "round-000", folder / "round-001"]
+        for round_ in rounds:
+            shutil.copytree(results / round_.name, round_, ignore=left_out)
+        shutil.copy(results / "prototypes.parquet", folder)
+        if name == "disturbed":
+            assert release_identity.disturb(folder, rounds) > 0
+        build.run(campaign, rounds, folder / "release")
+        sums.append((folder / "release" / layout.SUMS).read_text())
+    assert sums[0] == sums[1]
