@@ -16,6 +16,7 @@ import gzip
 import json
 import sys
 import tarfile
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -143,9 +144,11 @@ def seal_round(settings: config.Campaign, here: Path) -> None:
         place.run(functional, number, so_far, hull, hull.with_name(f"{functional}-references.parquet"))
         earlier = before / "hull" / hull.name if number else None
         changes.run(hull, earlier, number, changes.beside(hull))
-    for name in ("screener/model.pt", "screener/metrics.json", "report/report.html", "report/metrics.json"):
+    for name in ("screener/metrics.json", "report/report.html", "report/metrics.json"):
         (here / name).parent.mkdir(exist_ok=True)
         (here / name).write_text("{}\n")
+    # Nobody opens the model, but the seal looks whether it is whole.
+    zipfile.ZipFile(here / "screener" / "model.pt", "w").close()
     for shard in range(settings.screening.shards if number else 0):
         tables.write(here / "screen" / f"shard-{shard}.parquet", "screen", [])
     close.run(here, settings.folder, settings.folder / "work")

@@ -38,6 +38,7 @@ BENCHMARKS = {
     "collecting": "CPU time and peak memory of joining the batches of a round, against a plain copy",
     "batch_overhead": "own CPU time a structure of a batch of DFT calculations, beside that of its engine",
     "planning": "CPU time and peak memory of `snakemake -n` for rounds of 500 000 calculations",
+    "status_latency": "CPU time of `hullforge status` on a campaign of a million calculations",
     "kills": "calculations lost, duplicated and repeated after 50 kills of a campaign, and the bytes of its database",
     "optimade_latency": "seconds until `hullforge serve` answers, 2e5 structures, against its default collection",
 }

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from benchmarks import collecting, made_campaign, planning
+from benchmarks import collecting, made_campaign, planning, status_latency
 
 
 def test_planning_counts_the_jobs_of_open_rounds_only(tmp_path):
@@ -35,3 +35,10 @@ def test_collecting_measures_both_ways_on_the_same_rows(tmp_path):
     judged = dataclasses.replace(ours, structures=500_000, frames=9999)
     assert collecting.outcome([ours, plain, judged, plain]).holds
     assert not collecting.outcome([ours, plain, dataclasses.replace(judged, peak_gib=4.1), plain]).holds
+
+
+def test_status_is_asked_about_all_calculations_that_were_laid_out(tmp_path):
+    cpu, clock, counted = status_latency.look(status_latency.lay_out(tmp_path, 60, 3))
+    assert cpu > 0
+    assert clock > 0
+    assert counted >= 2 * 60

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 
 from hullforge.config import Campaign
@@ -187,35 +188,49 @@ def _retries(here: Path, broken: list[str]) -> Counter[str]:
     """Count the retries of a round by functional."""
     path = here / "retries.parquet"
     try:
-        rows = _values(path, "retries", ["functional"]) if path.is_file() else []
+        rows = _values(path, "retries", ["functional"]) if path.is_file() else Counter()
     except TableError as error:
         broken.append(str(error))
         return Counter()
-    return Counter({row["functional"]: row["n"] for row in rows})
+    return Counter({functional: n for (functional,), n in rows.items()})
 
 
 def _from_round(here: Path, functionals: Sequence[str], cores: int, broken: list[str]) -> dict[str, Counts]:
     """Count the structures of a round from the tables that stand for all of its batches."""
     counts = {functional: Counts() for functional in functionals}
     try:
-        for value in _values(here / "calculations.parquet", "calculations", ["functional"]):
-            counts.setdefault(value["functional"], Counts()).converged += value["n"]
-        for value in _values(here / "failures.parquet", "failures", ["functional", "reason"]):
-            counts.setdefault(value["functional"], Counts()).failures[value["reason"]] += value["n"]
+        for (functional,), n in _values(
+            here / "calculations.parquet", "calculations", ["functional"]
+        ).items():
+            counts.setdefault(functional, Counts()).converged += n
+        failed = _values(here / "failures.parquet", "failures", ["functional", "reason"])
+        for (functional, reason), n in failed.items():
+            counts.setdefault(functional, Counts()).failures[reason] += n
         costs = tables.read(here / "costs.parquet", "costs", ["functional", "walltime_s"])
-        sums = costs.group_by("functional").aggregate([("walltime_s", "sum")])
-        for row in sums.to_pylist():
-            counts.setdefault(row["functional"], Counts()).core_s += row["walltime_s_sum"] * cores
+        # DLPack, since to_numpy loads pandas.
+        coded = costs["functional"].combine_chunks().dictionary_encode()
+        seconds = np.bincount(
+            np.from_dlpack(coded.indices),
+            np.from_dlpack(costs["walltime_s"].combine_chunks()),
+            len(coded.dictionary),
+        )
+        for functional, spent in zip(coded.dictionary.to_pylist(), seconds.tolist(), strict=True):
+            counts.setdefault(functional, Counts()).core_s += spent * cores
     except TableError as error:
         broken.append(str(error))
     return counts
 
 
-def _values(path: Path, name: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Give the different rows of some columns, and how many there are of each, `n`."""
+def _values(path: Path, name: str, columns: Sequence[str]) -> Counter[tuple[Any, ...]]:
+    """Count the different rows of some columns.
+
+    Not by grouping the table: pyarrow loads its query engine for that, which takes as long as all the rest.
+    """
     table = tables.read(path, name, columns)
-    rows = table.group_by(list(columns)).aggregate([([], "count_all")]).to_pylist()
-    return [{**row, "n": row["count_all"]} for row in rows]
+    if len(columns) == 1:
+        counted = pc.value_counts(table[columns[0]]).to_pylist()
+        return Counter({(entry["values"],): entry["counts"] for entry in counted})
+    return Counter(zip(*(table[column].to_pylist() for column in columns), strict=True))
 
 
 def _from_batches(
