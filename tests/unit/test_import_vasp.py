@@ -13,7 +13,7 @@ from hullforge.cli import main
 from hullforge.errors import TableError
 from hullforge.imports import vasp, vasp_runs
 from hullforge.imports.vasp_runs import Theory, Told, suffixes_of
-from hullforge.release import verify
+from hullforge.release import verify_rows
 from hullforge.store import ids, tables
 from hullforge.store.vocabulary import RunRefusal
 
@@ -109,8 +109,8 @@ def test_calculations_and_frames_hold_what_vasp_computed_under_ids_that_verify_k
     mixed(root)
     out, _ = imported(root)
     calculations, frames = rows(out, "calculations"), rows(out, "frames")
-    assert [problem for row in calculations for problem in verify._calculation_problems(row)] == []
-    assert [problem for row in frames for problem in verify._frame_problems(row)] == []
+    assert [problem for row in calculations for problem in verify_rows.calculation_problems(row)] == []
+    assert [problem for row in frames for problem in verify_rows.frame_problems(row)] == []
     (li,) = (row for row in calculations if row["elements"] == ["Li"])
     assert (li["functional"], li["run_type"], li["software_version"]) == ("PBE", "GGA", "5.2.12")
     assert li["pseudopotentials"] == ["PAW_PBE Li_sv 23Jan2001"]

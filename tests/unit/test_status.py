@@ -247,6 +247,7 @@ def test_watching_looks_again_until_it_is_interrupted(tmp_path, monkeypatch, cap
             raise KeyboardInterrupt
 
     monkeypatch.setattr(status_text.time, "sleep", sleep)
+    monkeypatch.setenv("PATH", str(tmp_path))  # waiting for a squeue would sleep too
     with pytest.raises(KeyboardInterrupt):
         status_text.watch(lambda: status.status(settings.folder, settings), 7)
     text = capsys.readouterr().out
