@@ -102,16 +102,18 @@ def matgl_epoch(sides: Any, references: np.ndarray) -> Callable[[], int]:
     with sides.train:
         frames = list(sides.train)
     full = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]
-    dataset = MGLDataset(
-        structures=[Structure(f.cell, f.numbers, f.positions, coords_are_cartesian=True) for f in frames],
-        converter=Structure2Graph(element_types=emt_frames.ELEMENTS, cutoff=5.0),
-        labels={
-            "energies": [f.energy for f in frames],
-            "forces": [f.forces.tolist() for f in frames],
-            "stresses": [(f.stress[full] * GPA).tolist() for f in frames],
-        },
-        save_cache=False,
-    )
+    with tempfile.TemporaryDirectory() as root:  # it writes its settings in any case
+        dataset = MGLDataset(
+            structures=[Structure(f.cell, f.numbers, f.positions, coords_are_cartesian=True) for f in frames],
+            converter=Structure2Graph(element_types=emt_frames.ELEMENTS, cutoff=5.0),
+            labels={
+                "energies": [f.energy for f in frames],
+                "forces": [f.forces.tolist() for f in frames],
+                "stresses": [(f.stress[full] * GPA).tolist() for f in frames],
+            },
+            save_cache=False,
+            root=root,
+        )
     loader, _ = MGLDataLoader(
         train_data=dataset, val_data=dataset, collate_fn=collate_fn_pes, batch_size=BATCH, num_workers=0
     )[:2]  # fmt: skip
