@@ -178,7 +178,7 @@ def test_notes_never_count_what_tables_count(tmp_path):
 
 
 def test_a_sealed_round_is_counted_from_its_tables(tmp_path):
-    shape = made_campaign.Shape(budget=60, batches=2, rounds=2, steps=1)
+    shape = made_campaign.Shape(budget=400, batches=2, rounds=2, steps=1)
     settings = made_campaign.campaign(tmp_path, shape)
     here = made_campaign.write_round(settings, 0, shape)
     from_notes = status.status(settings.folder, settings, NOW)
@@ -192,8 +192,11 @@ def test_a_sealed_round_is_counted_from_its_tables(tmp_path):
         assert three["core_hours"] == pytest.approx(two["core_hours"])
         same = {"core_hours": 0}
         assert one | same == two | same == three | same
+        # Nothing is to come of a closed round, also where a functional lost what the next one would have got.
+        assert three["planned"] == three["converged"] + three["failed"]
+    assert entry(from_round, 0, made_campaign.FUNCTIONALS[1])["failed"] > 0
     assert from_round["rounds"][0]["sealed"]
-    assert entry(from_round, 0)["planned"] == 60
+    assert entry(from_round, 0)["planned"] == 400
     assert from_round["core_hours_to_go"] > 0
 
 

@@ -114,6 +114,7 @@ def _round(
     functionals = []
     retries = _retries(here, broken)
     numbers = [*range(batches), *([progress.RETRY] if retries else [])]
+    lost = 0
     for place, (functional, theory) in enumerate(theories.items()):
         folders = [f"{here}/dft/{functional}-{theory}/batch-{progress.name_of(b)}" for b in numbers]
         finished = [_exists(f"{batch}/calculations.parquet") for batch in folders]
@@ -128,7 +129,9 @@ def _round(
         plan = "promotion" if place else "selection"
         planned = _number(here / f"{plan}.parquet", plan, broken)
         if planned is not None:
-            planned += retries[functional]
+            # Each functional after the second starts from what the one before has finished.
+            planned = max(planned - lost + retries[functional], mine.done)
+        lost += mine.failures.total() if place else 0
         functionals.append({
             "functional": functional,
             "planned": planned,
